@@ -1,0 +1,73 @@
+"""What a backend is.  This file and `proxy/core/model.py` are all you need to write one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeAlias
+
+from proxy.core.model import Call, Effect, Kind, Outbound, Reply
+
+
+class Send(Protocol):
+    """A backend's only way out: one HTTP exchange with its arm's upstream.
+
+    Raises `proxy.errors.UpstreamFailed`.  The reply's body is whole up to 256 kB, a
+    stream beyond that or if it is `text/event-stream`.
+    """
+
+    async def __call__(self, outbound: Outbound, *, dispatches: bool = True) -> Reply:
+        """`dispatches` marks the one leg that can run the tool.
+
+        If a leg before it (handshake, listing) fails, the tool is known not to have run.
+        """
+
+
+class Backend(Protocol):
+    """Answers calls in one arm's language.
+
+    `handle` raises only what `send` raises.  It sets `Reply.verdict` where status and body
+    alone would misjudge the answer, and leaves it None otherwise.
+    A backend may also have `async def probe(self, send: Send) -> None`, a harmless request that
+    raises `proxy.errors.ProbeFailed` if the arm is not well; without one, callsplit asks
+    `health.path`, or only connects.
+    """
+
+    kinds: frozenset[Kind]
+
+    async def handle(self, call: Call, send: Send) -> Reply:
+        """Answer `call` in the language of its caller."""
+
+
+@dataclass(frozen=True, slots=True)
+class ToolConfig:
+    """What a backend may know of a tool; absent tools get the defaults."""
+
+    effect: Effect = Effect.WRITE
+    name: str = ""  # the tool's name on this arm, if it differs
+    output_schema: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class BackendConfig:
+    """A backend's entry in the rules, secrets resolved.
+
+    `path` and `query` come from the entry's `url`; an empty `path` keeps the caller's.
+    `paths` maps a kind to its own path, `{tool}` in it is filled.
+    """
+
+    name: str
+    path: str = ""
+    query: str = ""
+    paths: Mapping[Kind, str] = field(default_factory=dict)
+    bearer: bytes | None = None  # token for the upstream, without "Bearer "
+    sign: bytes | None = None  # key that signs what this backend composes
+    health_path: str = ""
+    probe: str = ""  # rules: health.probe
+    tools: Mapping[str, ToolConfig] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)  # keys of a user's own backend
+    wall_ms: Callable[[], int] = lambda: 0  # wall clock, ms since 1970 (for signatures)
+
+
+Factory: TypeAlias = Callable[[BackendConfig], Backend]
+"""What an entry point of group `callsplit.backends`, or a `module:name` in the rules, must be."""

@@ -1,0 +1,183 @@
+"""The values that travel along a request's path."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TypeAlias
+
+Headers: TypeAlias = list[tuple[bytes, bytes]]
+"""Header fields in wire order, names and values as they stood on the wire."""
+
+
+class Kind(StrEnum):
+    """What a request is (design: kinds of request)."""
+
+    EVENT = "event"
+    INBOUND = "inbound"
+    FUNCTION = "function"
+    ARGS = "args"
+    TOOLS = "tools"
+    MCP = "mcp"
+    LLM = "llm"
+    ALERT = "alert"
+    OTHER = "other"  # an unknown shape on one of our paths
+    PASSTHROUGH = "passthrough"  # a path that is not ours
+
+
+TOOL_KINDS = frozenset({Kind.FUNCTION, Kind.ARGS, Kind.TOOLS, Kind.MCP})
+"""Kinds whose caller hears silence: the split, the judge and the last answer care for these."""
+
+
+class Effect(StrEnum):
+    """What running a tool twice does."""
+
+    READ = "read"
+    IDEMPOTENT = "idempotent"  # holds across both arms
+    WRITE = "write"
+
+
+class Reason(StrEnum):
+    """Why the answer came from where it came: log field, response header, metric label."""
+
+    SHARE = "share"
+    OVERRIDE = "override"
+    FORCED = "forced"
+    RECORDED = "recorded"
+    NO_CALL_ID = "no_call_id"
+    KIND = "kind"
+    CAP = "cap"
+    KILL_SWITCH = "kill_switch"
+    PASSTHROUGH = "passthrough"
+    RESCUE_OPEN = "rescue_open"
+    RESCUE_FULL = "rescue_full"
+    RESCUE_CONNECT = "rescue_connect"
+    RESCUE_TIMEOUT = "rescue_timeout"
+    RESCUE_RESET = "rescue_reset"
+    RESCUE_STATUS = "rescue_status"
+    RESCUE_BODY = "rescue_body"
+    RESCUE_CONFIG = "rescue_config"
+    REPLAYED = "replayed"
+    CACHED = "cached"
+    LAST_ANSWER = "last_answer"
+
+
+class Ran(StrEnum):
+    """Whether the tool ran, as far as anybody can know."""
+
+    NO = "no"
+    UNKNOWN = "unknown"
+    YES = "yes"
+
+
+class Counts(StrEnum):
+    """What the arm's breaker hears of an attempt."""
+
+    SUCCESS = "success"
+    FAILURE = "failure"
+    NOTHING = "nothing"
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """How one attempt is judged.
+
+    `label` is the metric label, a closed set: success, business_no, not_sent, refused,
+    busy, failed, redirect, cut.  `why` is the suffix of a rescue reason; None on an answer
+    that goes to the caller as it is.
+    """
+
+    label: str
+    ran: Ran
+    counts: Counts
+    why: str | None = None
+    config_fault: bool = False  # an operator must act: counted and alerted, no breaker failure
+    retry_after: float | None = None  # seconds the arm asked for
+
+    @property
+    def delivers(self) -> bool:
+        """The answer is the caller's; neither rescue nor last answer."""
+        return self.why is None
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """The arm for one request and why."""
+
+    arm: str
+    reason: Reason
+
+
+@dataclass(slots=True)
+class Head:
+    """A request's head after the guards: every byte in it may go upstream.
+
+    `path` and `query` are as on the wire, still percent-encoded.  `named` maps lower-case
+    names to values (the last of equal names).  `end_to_end` holds what may be
+    forwarded: no hop-by-hop field, nothing nominated by Connection, no framing, Host,
+    Forwarded, X-Forwarded-*, and none of our own x-callsplit-* fields.
+    """
+
+    method: str
+    path: str
+    query: str
+    named: dict[bytes, bytes]
+    end_to_end: Headers
+    host: bytes
+    peer: str  # the client's address, after trusted-proxy parsing
+    secure: bool = False  # the client's leg is TLS (or a trusted proxy says so)
+
+
+@dataclass(slots=True)
+class Call:
+    """One request of a call, recognised.  What a backend is asked to answer.
+
+    `id` is None if no usable call ID was found.  `start_ms` is the call's own start,
+    None if missing or unusable.  `arguments` is the raw JSON of the tool's arguments;
+    `rpc_id` the raw JSON of a JSON-RPC id (None for a notification), `rpc_method` its method.
+    """
+
+    kind: Kind
+    head: Head
+    body: bytes = b""
+    id: str | None = None
+    tool: str | None = None
+    start_ms: int | None = None
+    arguments: bytes | None = None
+    rpc_id: bytes | None = None
+    rpc_method: str | None = None
+    event: str | None = None  # the event's name (event, inbound, alert)
+    signed: bool = False  # the edge verified Retell's signature over `body`
+
+
+@dataclass(slots=True)
+class Outbound:
+    """A request that a backend wants sent to its upstream.
+
+    `target` is the request target in origin form (path and query).  Framing, Host and the
+    exchange's own headers (x-request-id, x-forwarded-*, ...) are added on the way.
+    """
+
+    method: str
+    target: str
+    headers: Headers
+    body: bytes = b""
+
+
+@dataclass(slots=True)
+class Reply:
+    """An answer, from an upstream or made here.
+
+    `headers` carry no framing and no hop-by-hop field.  `body` is whole, or an async
+    iterator of chunks that must be closed (`aclose`) if it is not read to its end; it raises
+    `UpstreamFailed` if the upstream breaks half way.  `length` is the declared length of a
+    streamed or HEAD answer.  `verdict` None means: judge me by status and body.
+    """
+
+    status: int
+    headers: Headers = field(default_factory=list)
+    body: bytes | AsyncIterator[bytes] = b""
+    length: int | None = None
+    phrase: bytes = b""
+    verdict: Verdict | None = None

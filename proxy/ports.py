@@ -1,0 +1,93 @@
+"""What the path of a request needs from the world; each line says what an outage reads as."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from proxy.core.breaker import Transition
+from proxy.core.exchange import Attempt, Exchange
+from proxy.core.model import Headers, Kind, Outbound, Reply
+
+
+class Clock(Protocol):
+    """Cannot fail."""
+
+    def now(self) -> float:
+        """Seconds on a clock that never goes back; the loop's own."""
+
+    def wall_ms(self) -> int:
+        """Milliseconds since 1970, UTC."""
+
+
+class Incoming(Protocol):
+    """A request as the listener hands it over; `Refused` reads "the caller's fault"."""
+
+    method: str
+    target: str  # as on the wire (non-ASCII bytes as surrogate escapes)
+    version: tuple[int, int]
+    headers: tuple[tuple[bytes, bytes], ...]
+    peer: str  # address of the socket's other end; "" for a unix socket
+    secure: bool
+
+    def declared_length(self) -> int | None:
+        """Content-Length; None for a chunked or absent body."""
+
+    async def read(self, limit: int, deadline: float) -> bytes:
+        """The whole body, as sent.
+
+        Raises `Refused` 413 past `limit` bytes, 408 past `deadline` (clock seconds), 400 for
+        broken framing, `ClientGone` if the caller hung up.
+        """
+
+    @property
+    def gone(self) -> bool:
+        """The caller has hung up."""
+
+
+class Upstream(Protocol):
+    """One backend's endpoint; every outage reads as `UpstreamFailed` with `sent` exact."""
+
+    async def send(
+        self, outbound: Outbound, extra: Headers, *, deadline: float, linger: float = 0.0
+    ) -> Reply:
+        """One exchange; `extra` headers follow the outbound's own.
+
+        `deadline` (clock seconds) bounds connect, request and the answer up to its whole
+        buffered body or, for a streamed one, its head.  With `linger`, a request that times
+        out after it was sent keeps its connection for that many more seconds, so
+        that the upstream can finish what it began.
+        """
+
+    async def connect(self, *, deadline: float) -> None:
+        """Open (or reuse) one connection, send nothing; the weakest probe."""
+
+    async def aclose(self, grace: float) -> None:
+        """Close idle connections now, busy ones when done or after `grace` seconds."""
+
+
+class Watch(Protocol):
+    """Metrics and log; never raises, never blocks, an outage loses figures only."""
+
+    def exchange_ended(self, exchange: Exchange) -> None:
+        """The one accounting step of every exchange: counters and the access line."""
+
+    def attempt_ended(self, attempt: Attempt) -> None:
+        """One try at one arm."""
+
+    def rescued(self, from_arm: str, why: str) -> None:
+        """The other arm answered instead of `from_arm`."""
+
+    def last_answered(self, kind: Kind) -> None:
+        """No arm could answer; the caller heard the last answer."""
+
+    def breaker_changed(self, arm: str, transition: Transition) -> None:
+        """A breaker changed its state."""
+
+    def config_fault(self, arm: str, detail: str) -> None:
+        """An arm refuses in a way that only an operator can mend."""
+
+    def auth_failed(self, reason: str) -> None:
+        """A credential was missing or wrong."""
+
+    def rate_limited(self, scope: str) -> None:
+        """A limit turned a request away; `scope` is `tool` or `ip`."""
