@@ -1,0 +1,24 @@
+# callsplit in a slim image: non-root, no shell needed to run, its own health check.
+ARG BASE=python:3.13-slim-trixie
+FROM ${BASE} AS build
+WORKDIR /src
+COPY pyproject.toml setup.cfg README.md LICENSE ./
+COPY proxy proxy
+COPY backends backends
+RUN python -m venv /opt/callsplit \
+ && /opt/callsplit/bin/pip install --no-cache-dir --no-compile .
+
+FROM ${BASE}
+LABEL org.opencontainers.image.title="callsplit" \
+      org.opencontainers.image.description="Splits live phone calls between an MCP backend and a webhook backend." \
+      org.opencontainers.image.licenses="Apache-2.0"
+COPY --from=build /opt/callsplit /opt/callsplit
+COPY rules /app/rules
+WORKDIR /app
+ENV PATH=/opt/callsplit/bin:$PATH PYTHONDONTWRITEBYTECODE=1
+RUN mkdir /app/state && chown 65532:65532 /app/state
+USER 65532:65532
+EXPOSE 8080
+HEALTHCHECK --interval=10s --timeout=3s --start-period=5s CMD ["callsplit", "health", "--live"]
+ENTRYPOINT ["callsplit"]
+CMD ["serve"]

@@ -1,0 +1,48 @@
+# callsplit: `make demo` shows it, `make test` proves it.  Both set up what they need.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+DEMO_ARGS ?=
+BENCH_ARGS ?=
+PROOF_ARGS ?=
+TEST_ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help demo serve test lint bench proof generate clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' Makefile
+
+$(STAMP): setup.cfg pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit("callsplit needs Python 3.11 or newer, this is " + sys.version.split()[0] + "; try: make PYTHON=python3.12 ...") if sys.version_info < (3, 11) else None'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { echo "Could not create $(VENV): install Python's venv module (Debian: apt-get install python3-venv, as root)." >&2; exit 1; }
+	@echo "Installing callsplit and its tools into $(VENV) (once, about half a minute) ..." >&2
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip setuptools > $(VENV)/install.log 2>&1 \
+	  && $(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]' >> $(VENV)/install.log 2>&1 \
+	  || { tail -n 20 $(VENV)/install.log >&2; echo "Installation failed; the whole story is in $(VENV)/install.log" >&2; exit 1; }
+	@touch $(STAMP)
+
+demo: $(STAMP) ## split live demo calls, break an arm, watch the rescue
+	@$(BIN)/callsplit demo $(DEMO_ARGS)
+
+serve: $(STAMP) ## run the sidecar with rules/rules.yaml
+	@$(BIN)/callsplit serve
+
+test: $(STAMP) ## run every test
+	@$(BIN)/python -m pytest -n auto --dist loadfile $(TEST_ARGS)
+
+lint: $(STAMP) ## style, types, import contracts
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
+
+bench: $(STAMP) ## CPU and latency side by side with Envoy, nginx and a naive proxy
+	@$(BIN)/python tests/bench/run_bench.py $(BENCH_ARGS)
+
+proof: $(STAMP) ## a million requests, reloads under traffic, start time (JSON out)
+	@$(BIN)/python tests/bench/run_proof.py $(PROOF_ARGS)
+
+generate: $(STAMP) ## write the generated files anew (schema, reference tables)
+	@$(BIN)/python -m proxy rules schema > rules/rules.schema.json
+
+clean: ## remove what the targets made
+	@rm -rf $(VENV) .cache build dist *.egg-info .mypy_cache .ruff_cache .hypothesis .coverage results
