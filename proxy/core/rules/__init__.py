@@ -1,0 +1,45 @@
+"""The rules that ops edit, as frozen values; nothing here reads a file or the environment.
+
+`model.Rules` is the whole; one module per section; `secret`, `values` and `base` are what the
+sections are made of.
+"""
+
+from proxy.core.rules.arm import Backend, Breaker, Health, Tls
+from proxy.core.rules.auth import Auth, Credential, Requirement
+from proxy.core.rules.fallback import Fallback
+from proxy.core.rules.limits import Limits
+from proxy.core.rules.listen import Admin, Listen
+from proxy.core.rules.metrics import Metrics
+from proxy.core.rules.model import Rules
+from proxy.core.rules.rollout import Guardrails, Rollout, Signals
+from proxy.core.rules.secret import SecretRef
+from proxy.core.rules.split import Force, Override, Split
+from proxy.core.rules.tools import Spoken, Tool, ToolEntry
+from proxy.core.rules.values import Address
+
+__all__ = [
+    "Address",
+    "Admin",
+    "Auth",
+    "Backend",
+    "Breaker",
+    "Credential",
+    "Fallback",
+    "Force",
+    "Guardrails",
+    "Health",
+    "Limits",
+    "Listen",
+    "Metrics",
+    "Override",
+    "Requirement",
+    "Rollout",
+    "Rules",
+    "SecretRef",
+    "Signals",
+    "Split",
+    "Spoken",
+    "Tls",
+    "Tool",
+    "ToolEntry",
+]

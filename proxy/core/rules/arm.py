@@ -1,0 +1,108 @@
+"""What is known of one backend: where it stands, how patient we are, when it counts as broken."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, Field, PlainSerializer, PlainValidator, WithJsonSchema
+
+from proxy.core.rules.base import Section
+from proxy.core.rules.secret import Secret
+from proxy.core.rules.values import (
+    Count,
+    Duration,
+    Percent,
+    RuledKind,
+    Url,
+    UrlPath,
+    describe,
+)
+
+
+def parse_statuses(value: Any) -> frozenset[int]:
+    """A list of error statuses; raises ValueError."""
+    if not isinstance(value, list | tuple | frozenset):
+        raise ValueError(f"expected a list such as [429, 503], got {describe(value)}")
+    for status in value:
+        if type(status) is not int or not 400 <= status <= 599:
+            raise ValueError("expected statuses from 400 to 599")
+    return frozenset(value)
+
+
+def _handler(value: str) -> str:
+    parts = value.split(":")
+    named = all(part.replace("-", "_").isidentifier() for part in parts[0].split("."))
+    if not named or len(parts) > 2 or not all(part.isidentifier() for part in parts[1:]):
+        raise ValueError("expected a handler's name such as webhook, or module:name")
+    return value
+
+
+Statuses = Annotated[
+    frozenset[int],
+    PlainValidator(parse_statuses),
+    PlainSerializer(sorted, return_type=list[int]),
+    WithJsonSchema({"type": "array", "items": {"type": "integer", "minimum": 400, "maximum": 599}}),
+]
+
+
+class Breaker(Section):
+    """When an arm counts as broken, and how it comes back."""
+
+    enabled: bool = Field(True, description="false: counts and shows, never opens (metrics_only).")
+    failures: Count = Field(5, description="Failures in a row that open it.")
+    open_for: Duration = Field(60.0, description="How long it stays open at first.")
+    open_max: Duration = Field(600.0, description="The longest it stays open; each time longer.")
+    window: Duration = Field(30.0, description="The sliding window of the two rates.")
+    min_volume: Count = Field(20, description="Exchanges in the window before a rate counts.")
+    failure_rate: Percent | None = Field(None, description="Failure rate that opens it.")
+    slow: Duration | None = Field(None, description="An exchange that takes longer is slow.")
+    slow_rate: Percent = Field(80.0, description="Rate of slow exchanges that opens it.")
+    half_open: Count = Field(3, description="Successes one after another that close it again.")
+
+
+class Health(Section):
+    """Active probing of an arm."""
+
+    path: UrlPath | None = Field(None, description="Asked with GET; any 2xx is well.")
+    probe: str | None = Field(None, description="The handler's own probe, such as tools/list.")
+    every: Duration = Field(10.0, description="Time between two probes.")
+    healthy_after: Count = Field(2, description="Good probes in a row that make it well.")
+    unhealthy_after: Count = Field(3, description="Bad probes in a row that make it unwell.")
+
+
+class Tls(Section):
+    """How an https upstream proves who it is."""
+
+    ca_file: str | None = Field(None, description="PEM file of the CAs to trust; null: system's.")
+    server_name: str | None = Field(None, description="Expected name, if not the URL's host.")
+
+
+class Backend(Section):
+    """One backend: an arm of the split, or the passthrough."""
+
+    handler: Annotated[str, AfterValidator(_handler)] = Field(
+        description="webhook, mcp, tools, demo, an installed handler's name, or module:name."
+    )
+    url: Url | None = Field(
+        None, description="Its endpoint; without a path the caller's path is kept."
+    )
+    paths: dict[RuledKind, UrlPath] = Field(
+        default_factory=dict, description="A path per kind, where they differ; {tool} is filled."
+    )
+    bearer: Secret | None = Field(None, description="Bearer token sent to it.")
+    sign: Secret | None = Field(None, description="Retell key that signs what we compose for it.")
+    timeout: Duration = Field(30.0, description="Longest time for one attempt.")
+    connect_timeout: Duration = Field(0.25, description="Longest time to connect.")
+    connections: Count = Field(256, description="Most connections at a time.")
+    keepalive: Duration = Field(
+        4.0, description="Longest idle time of a connection; keep it below the upstream's own."
+    )
+    tls: Tls = Field(Tls(), description="For https URLs.")
+    not_executed: Statuses = Field(
+        frozenset(), description="Statuses that promise: the tool has not run."
+    )
+    breaker: Breaker = Field(Breaker(), description="When it counts as broken.")
+    health: Health | None = Field(None, description="Active probing; null: none.")
+    options: dict[str, Any] = Field(
+        default_factory=dict, description="Handed to a handler of your own as they are."
+    )

@@ -1,0 +1,49 @@
+"""Where callsplit listens, and how patient it is with callers."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from proxy.core.rules.base import Section
+from proxy.core.rules.secret import Secret
+from proxy.core.rules.values import Address, AsTuple, Cidr, Duration, ListenAddress, Size
+
+
+class Listen(Section):
+    """The listener that Retell calls."""
+
+    address: ListenAddress = Field(
+        Address("127.0.0.1", 8080), description="Where calls come in; 0.0.0.0:8080 for everybody."
+    )
+    observe: ListenAddress | None = Field(
+        None, description="A read-only listener for /live, /ready and /metrics; null for none."
+    )
+    trusted_proxies: Annotated[tuple[Cidr, ...], AsTuple] = Field(
+        (), description="Whose X-Forwarded-For is believed; CIDRs."
+    )
+    body_limit: Size = Field(10 * 2**20, description="Largest request body; above it 413.")
+    expose_headers: bool = Field(
+        True, description="Add x-callsplit-arm, x-callsplit-reason and x-request-id to answers."
+    )
+    access_log: bool = Field(True, description="Write one log line per exchange.")
+    header_timeout: Duration = Field(10.0, description="Time for a request's head.")
+    body_timeout: Duration = Field(30.0, description="Time for a request's whole body.")
+    idle_timeout: Duration = Field(
+        75.0, description="How long a kept-alive connection may stand idle."
+    )
+    drain_grace: Duration = Field(
+        30.0, description="How long exchanges in flight may go on after SIGTERM."
+    )
+
+
+class Admin(Section):
+    """The second listener, for operators."""
+
+    address: ListenAddress = Field(
+        Address("127.0.0.1", 9901), description="Where operators ask; keep it on loopback."
+    )
+    token: Secret | None = Field(
+        None, description="Bearer token of the admin API; required off loopback."
+    )

@@ -1,0 +1,175 @@
+"""What is known of each tool: whether it may run twice, and what is said when it fails."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from pydantic import Field, PlainSerializer, PlainValidator, WithJsonSchema
+
+from proxy.core.model import Effect
+from proxy.core.rules.base import Section
+from proxy.core.rules.values import AsTuple, Duration, DurationOrZero, Name, describe
+from proxy.core.suggest import did_you_mean
+
+DEFAULT = "default"
+"""The entry in `tools` that speaks for every tool."""
+
+
+@dataclass(frozen=True, slots=True)
+class Spoken:
+    """A sentence that an agent can speak, perhaps in several languages."""
+
+    plain: str
+    languages: Mapping[str, str]
+
+    def in_language(self, language: str | None) -> str:
+        """The sentence for a tag such as `de` or `de-AT`; the plain one for any other."""
+        if not language or not self.languages:
+            return self.plain
+        tag = language.lower()
+        return self.languages.get(tag) or self.languages.get(tag.split("-")[0]) or self.plain
+
+
+def parse_spoken(value: Any) -> Spoken:
+    """A text, or `{language: text}` whose first entry also serves other languages."""
+    if isinstance(value, Spoken):
+        return value
+    texts = value if isinstance(value, dict) else {"": value}
+    if not texts:
+        raise ValueError("at least one language is needed")
+    for text in texts.values():
+        if not isinstance(text, str) or not text.strip():
+            raise ValueError(f"expected a sentence, got {describe(text)}")
+    plain = next(iter(texts.values()))
+    return Spoken(plain, {tag.lower(): text for tag, text in texts.items() if tag})
+
+
+def _say_spoken(value: Spoken) -> Any:
+    return dict(value.languages) or value.plain
+
+
+def parse_effect(value: Any) -> Effect:
+    """read, idempotent or write; raises ValueError."""
+    known = [str(effect) for effect in Effect]
+    if value in known:
+        return Effect(value)
+    hint = did_you_mean(value, known) if isinstance(value, str) else ""
+    raise ValueError(f"expected read, idempotent or write, got {describe(value)}; {hint}")
+
+
+Sentence = Annotated[
+    Spoken,
+    PlainValidator(parse_spoken),
+    PlainSerializer(_say_spoken),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "string"},
+                {
+                    "type": "object",
+                    "additionalProperties": {"type": "string"},
+                    "minProperties": 1,
+                },
+            ]
+        }
+    ),
+]
+RuledEffect = Annotated[
+    Effect,
+    PlainValidator(parse_effect),
+    PlainSerializer(str, return_type=str),
+    WithJsonSchema({"type": "string", "enum": [str(effect) for effect in Effect]}),
+]
+
+
+class ToolEntry(Section):
+    """One entry of `tools`.  What it leaves out comes from the entry `default`."""
+
+    effect: RuledEffect | None = Field(
+        None, description="What running it twice does: read, idempotent (on both arms) or write."
+    )
+    say: Sentence | None = Field(None, description="Spoken if nothing ran; text or per language.")
+    say_pending: Sentence | None = Field(None, description="Spoken if it may have run.")
+    say_done: Sentence | None = Field(
+        None, description="Spoken for a repeat whose first answer was too large to keep."
+    )
+    language: str | None = Field(
+        None, description="Dotted path to the caller's language in the request."
+    )
+    budget: Duration | None = Field(None, description="Instead of fallback.budget of its kind.")
+    linger: DurationOrZero | None = Field(
+        None, description="How long a timed-out write may still be answered."
+    )
+    replay_for: DurationOrZero | None = Field(
+        None, description="How long a finished write's answer serves its repeats."
+    )
+    cache: Duration | None = Field(None, description="How long a read's answer is kept.")
+    cache_key: Annotated[tuple[str, ...], AsTuple] | None = Field(
+        None, description="Dotted paths that share an answer; left out: this call only."
+    )
+    invalidates: Annotated[tuple[str, ...], AsTuple] = Field(
+        (), description="Tools whose kept answers its success drops."
+    )
+    names: dict[Name, str] = Field(
+        default_factory=dict, description="Its name on an arm, where it differs."
+    )
+    description: str | None = Field(None, description="For catalogues that we serve.")
+    input_schema: dict[str, Any] | None = Field(None, description="JSON Schema, likewise.")
+    output_schema: dict[str, Any] | None = Field(None, description="JSON Schema, likewise.")
+    annotations: dict[str, Any] | None = Field(None, description="MCP hints, likewise.")
+
+
+BUILT_IN = ToolEntry.model_validate(
+    {
+        "effect": "write",
+        "say": "I'm sorry, I can't reach our system right now.",
+        "say_pending": "I'm still waiting for the confirmation; let me check before we try again.",
+        "say_done": "That is already done.",
+        "linger": "30s",
+        "replay_for": "15m",
+    }
+)
+"""What holds where not even `tools.default` says anything."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tool:
+    """A tool as it is in force: its own entry, then `default`, then what is built in.
+
+    `own_effect` is the effect of its own entry alone: only that one may let a rescue follow
+    an attempt that may have run.
+    """
+
+    name: str
+    effect: Effect
+    own_effect: Effect | None
+    say: Spoken
+    say_pending: Spoken
+    say_done: Spoken
+    language: str | None
+    budget: float | None
+    linger: float
+    replay_for: float
+    cache: float | None
+    cache_key: tuple[str, ...] | None
+    invalidates: tuple[str, ...]
+    names: Mapping[str, str]
+    description: str | None
+    input_schema: Mapping[str, Any] | None
+    output_schema: Mapping[str, Any] | None
+    annotations: Mapping[str, Any] | None
+
+
+def resolve(entries: Mapping[str, ToolEntry], name: str) -> Tool:
+    """The tool of that name; one without an entry gets the defaults."""
+    own = entries.get(name) if name != DEFAULT else None
+    values: dict[str, Any] = {}
+    for entry in (BUILT_IN, entries.get(DEFAULT), own):
+        if entry is not None:
+            said = {key: getattr(entry, key) for key in entry.model_fields_set}
+            values |= {key: value for key, value in said.items() if value is not None}
+    whole = ToolEntry.model_construct(**values)
+    fields = {key: getattr(whole, key) for key in ToolEntry.model_fields}
+    return Tool(name=name, own_effect=own.effect if own else None, **fields)
