@@ -172,7 +172,8 @@ class Reply:
     `headers` carry no framing and no hop-by-hop field.  `body` is whole, or an async
     iterator of chunks that must be closed (`aclose`) if it is not read to its end; it raises
     `UpstreamFailed` if the upstream breaks half way.  `length` is the declared length of a
-    streamed or HEAD answer.  `verdict` None means: judge me by status and body.
+    streamed or HEAD answer.  `verdict` None means: judge me by status and body.  `close` tells the
+    listener not to reuse the caller's connection after this answer.
     """
 
     status: int
@@ -181,3 +182,4 @@ class Reply:
     length: int | None = None
     phrase: bytes = b""
     verdict: Verdict | None = None
+    close: bool = False
