@@ -1,0 +1,1 @@
+"""The second listener: what operators and kubelets ask.  Never on the path of a call."""

@@ -1,0 +1,121 @@
+"""The pages of the admin listener, and of the read-only one for kubelets and Prometheus."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import orjson
+from aiohttp import hdrs, web
+
+from proxy.admin.guard import bearer, guard, problem
+from proxy.admin.ports import Operations
+
+BODY_LIMIT = 256 * 1024
+"""Bytes.  Enough for a recorded call in `/explain`; changes need a few hundred."""
+
+Audit = Callable[[dict[str, Any]], None]
+
+
+def _json(value: Any, status: int = 200) -> web.Response:
+    text = orjson.dumps(value, default=str, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+    return web.Response(body=text, status=status, content_type="application/json")
+
+
+class Pages:
+    """One method a page."""
+
+    def __init__(self, operations: Operations, audit: Audit) -> None:
+        self._operations = operations
+        self._audit = audit
+
+    async def live(self, _: web.Request) -> web.Response:
+        return _json({"live": True})
+
+    async def ready(self, _: web.Request) -> web.Response:
+        reasons = self._operations.unready()
+        return _json({"ready": not reasons, "reasons": reasons}, 503 if reasons else 200)
+
+    async def metrics(self, request: web.Request) -> web.Response:
+        """Rendered in a thread: it takes milliseconds that belong to the calls."""
+        accept = request.headers.get(hdrs.ACCEPT, "")
+        body, content_type = await asyncio.to_thread(self._operations.metrics, accept)
+        return web.Response(body=body, headers={hdrs.CONTENT_TYPE: content_type})
+
+    async def status(self, _: web.Request) -> web.Response:
+        return _json(self._operations.status())
+
+    async def config(self, _: web.Request) -> web.Response:
+        return _json(self._operations.config())
+
+    async def explain(self, request: web.Request) -> web.Response:
+        call_id = request.query.get("call_id")
+        body = await request.read() if request.method == "POST" else None
+        if call_id is None and not body:
+            return problem(400, "call_id_missing", "Give ?call_id=..., or POST a request's body.")
+        try:
+            return _json(self._operations.explain(call_id, body or None))
+        except ValueError as fault:
+            return problem(400, "bad_body", str(fault))
+
+    async def breakers(self, _: web.Request) -> web.Response:
+        return _json(self._operations.breakers())
+
+    async def change_breaker(self, request: web.Request) -> web.Response:
+        arm, action = request.match_info["arm"], request.match_info["action"]
+        try:
+            change = self._operations.change_breaker(arm, action)
+        except KeyError:
+            return problem(404, "unknown_arm", "No arm has this name; GET /breakers lists them.")
+        except ValueError as fault:
+            return problem(400, "unknown_action", str(fault))
+        why = request.query.get("reason", "")
+        who = "token" if bearer(request) else "local"
+        self._audit({"who": who, "what": f"breaker {action} {arm}", "why": why, **change})
+        return _json(change)
+
+
+async def _say_nothing_of_us(_: web.Request, response: web.StreamResponse) -> None:
+    response.headers.popall(hdrs.SERVER, None)
+    response.headers.setdefault("Cache-Control", "no-store")
+    response.headers.setdefault("X-Content-Type-Options", "nosniff")
+
+
+def _application(token: Callable[[], bytes | None], routes: list[web.RouteDef]) -> web.Application:
+    app = web.Application(middlewares=[guard(token)], client_max_size=BODY_LIMIT)
+    app.on_response_prepare.append(_say_nothing_of_us)
+    app.add_routes(routes)
+    return app
+
+
+def _observed(pages: Pages) -> list[web.RouteDef]:
+    return [
+        web.get("/live", pages.live),
+        web.get("/ready", pages.ready),
+        web.get("/metrics", pages.metrics),
+    ]
+
+
+def observe_application(operations: Operations) -> web.Application:
+    """Read-only: /live, /ready, /metrics; nothing there needs a token."""
+    return _application(lambda: None, _observed(Pages(operations, lambda _: None)))
+
+
+def admin_application(
+    operations: Operations, *, token: Callable[[], bytes | None], audit: Audit
+) -> web.Application:
+    """Everything.  `audit` gets who, what, why, before and after of each change."""
+    pages = Pages(operations, audit)
+    return _application(
+        token,
+        [
+            *_observed(pages),
+            web.get("/status", pages.status),
+            web.get("/config", pages.config),
+            web.get("/explain", pages.explain),
+            web.post("/explain", pages.explain),
+            web.get("/breakers", pages.breakers),
+            web.post("/breakers/{arm}/{action}", pages.change_breaker),
+        ],
+    )

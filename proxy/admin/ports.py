@@ -1,0 +1,33 @@
+"""What the admin API may ask of the running sidecar."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+
+class Operations(Protocol):
+    """The operator's view.  Plain JSON values; no secret, body or phone number in any of them."""
+
+    def unready(self) -> list[str]:
+        """Why traffic is not welcome; empty: it is."""
+
+    def status(self) -> dict[str, Any]:
+        """Split, arms, breakers, listener, rules: one page."""
+
+    def config(self) -> dict[str, Any]:
+        """The rules in force; secrets as references."""
+
+    def explain(self, call_id: str | None, body: bytes | None) -> dict[str, Any]:
+        """Why a call goes where it goes; raises ValueError for a body that is no request."""
+
+    def breakers(self) -> dict[str, Any]:
+        """Every arm's breaker."""
+
+    def change_breaker(self, arm: str, action: str) -> dict[str, Any]:
+        """Do `reset`, `open`, `close` or `metrics-only`; answer before and after.
+
+        Raises KeyError for an unknown arm, ValueError for an unknown action.
+        """
+
+    def metrics(self, accept: str) -> tuple[bytes, str]:
+        """The exposition and its content type."""

@@ -1,0 +1,125 @@
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestClient, TestServer
+
+from proxy.admin.api import BODY_LIMIT, admin_application, observe_application
+from tests.fakes import FakeOperations
+
+Client = TestClient[web.Request, web.Application]
+LOCAL = {"Host": "127.0.0.1:9901"}
+
+
+@pytest.fixture
+def operations() -> FakeOperations:
+    return FakeOperations()
+
+
+@pytest.fixture
+def audit() -> list[dict[str, Any]]:
+    return []
+
+
+@pytest.fixture
+async def admin(operations: FakeOperations, audit: list[dict[str, Any]]) -> AsyncIterator[Client]:
+    app = admin_application(operations, token=lambda: None, audit=audit.append)
+    async with TestClient(TestServer(app)) as client:
+        yield client
+
+
+async def test_ready_tells_why_traffic_is_not_welcome(
+    admin: Client, operations: FakeOperations
+) -> None:
+    assert (await admin.get("/ready", headers=LOCAL)).status == 200
+
+    operations.reasons = ["draining"]
+    answer = await admin.get("/ready", headers=LOCAL)
+
+    assert answer.status == 503
+    assert await answer.json() == {"ready": False, "reasons": ["draining"]}
+
+
+@pytest.mark.parametrize("path", ["/live", "/status", "/config", "/breakers", "/metrics"])
+async def test_every_page_answers(admin: Client, path: str) -> None:
+    answer = await admin.get(path, headers=LOCAL)
+
+    assert answer.status == 200
+    assert "Server" not in answer.headers
+    assert answer.headers["Cache-Control"] == "no-store"
+
+
+async def test_metrics_come_in_the_form_that_was_asked_for(admin: Client) -> None:
+    plain = await admin.get("/metrics", headers=LOCAL)
+    open_metrics = await admin.get(
+        "/metrics", headers={**LOCAL, "Accept": "application/openmetrics-text"}
+    )
+
+    assert await plain.text() == "up 1\n"
+    assert await open_metrics.text() == "# EOF\n"
+
+
+async def test_explain_takes_a_call_id_or_a_body(admin: Client) -> None:
+    by_id = await admin.get("/explain?call_id=call_1a", headers=LOCAL)
+    by_body = await admin.post("/explain", data=b'{"call":{}}', headers=LOCAL)
+
+    assert await by_id.json() == {"call_id": "call_1a", "body": 0}
+    assert await by_body.json() == {"call_id": None, "body": 11}
+
+
+async def test_explain_says_what_it_lacks(admin: Client) -> None:
+    nothing = await admin.get("/explain", headers=LOCAL)
+    broken = await admin.post("/explain", data=b"{", headers=LOCAL)
+
+    assert nothing.status == 400
+    assert broken.status == 400
+    assert (await broken.json())["error"]["message"] == "the body is not JSON"
+
+
+async def test_a_breaker_is_reset_by_post_and_audited(
+    admin: Client, audit: list[dict[str, Any]]
+) -> None:
+    answer = await admin.post("/breakers/mcp/reset?reason=fixed", headers=LOCAL)
+
+    assert await answer.json() == {"before": "open", "after": "closed"}
+    assert audit == [
+        {
+            "who": "local", "what": "breaker reset mcp", "why": "fixed",
+            "before": "open", "after": "closed",
+        }
+    ]  # fmt: skip
+
+
+async def test_a_change_by_get_is_refused(admin: Client, audit: list[dict[str, Any]]) -> None:
+    answer = await admin.get("/breakers/mcp/reset", headers=LOCAL)
+
+    assert answer.status == 405
+    assert answer.headers["Allow"] == "POST"
+    assert not audit
+
+
+async def test_unknown_arms_actions_and_pages_are_named_errors(admin: Client) -> None:
+    arm = await admin.post("/breakers/nobody/reset", headers=LOCAL)
+    action = await admin.post("/breakers/mcp/explode", headers=LOCAL)
+    page = await admin.get("/nowhere", headers=LOCAL)
+
+    assert (arm.status, (await arm.json())["error"]["code"]) == (404, "unknown_arm")
+    assert (action.status, (await action.json())["error"]["code"]) == (400, "unknown_action")
+    assert (page.status, (await page.json())["error"]["code"]) == (404, "not_found")
+
+
+async def test_a_body_over_the_limit_is_refused(admin: Client) -> None:
+    answer = await admin.post("/explain", data=b"x" * (BODY_LIMIT + 1), headers=LOCAL)
+
+    assert answer.status == 413
+
+
+async def test_the_observe_listener_has_nothing_else(operations: FakeOperations) -> None:
+    async with TestClient(TestServer(observe_application(operations))) as observe:
+        for path in ("/live", "/ready", "/metrics"):
+            assert (await observe.get(path, headers={"Host": "10.1.2.3:9100"})).status == 200
+        for path in ("/status", "/config", "/breakers", "/explain?call_id=x"):
+            assert (await observe.get(path, headers=LOCAL)).status == 404
