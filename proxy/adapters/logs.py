@@ -1,0 +1,87 @@
+"""How does callsplit speak?  Structured events on stderr, one JSON object a line.
+
+Event names are in the past tense; values are fields, not prose.  No body, token, phone
+number or transcript is ever a field.  Every text is capped, so that a caller cannot fill a disk.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any, TextIO
+
+import orjson
+import structlog
+from structlog.typing import EventDict, FilteringBoundLogger
+
+TEXT_LIMIT = 512
+"""Characters of one text field; the rest is cut."""
+
+
+def stamp(wall_ms: int) -> str:
+    """RFC 3339, UTC, milliseconds."""
+    seconds, ms = divmod(wall_ms, 1000)
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{ms:03d}Z"
+
+
+def dump(fields: dict[str, Any]) -> bytes:
+    """One line, also for text that is not valid Unicode (header bytes as surrogate escapes)."""
+    try:
+        return orjson.dumps(fields, default=str, option=orjson.OPT_APPEND_NEWLINE)
+    except (TypeError, ValueError):
+        return orjson.dumps(
+            {key: _clean(value) for key, value in fields.items()},
+            default=str,
+            option=orjson.OPT_APPEND_NEWLINE,
+        )
+
+
+def _clean(value: object) -> object:
+    return value.encode(errors="replace").decode() if isinstance(value, str) else value
+
+
+def cap(value: str | None) -> str | None:
+    """At most TEXT_LIMIT characters."""
+    return value if value is None or len(value) <= TEXT_LIMIT else value[:TEXT_LIMIT] + "..."
+
+
+def _capped(_: object, __: str, event: EventDict) -> EventDict:
+    return {key: cap(v) if isinstance(v, str) else v for key, v in event.items()}
+
+
+def configure(
+    wall_ms: Callable[[], int],
+    *,
+    stream: TextIO | None = None,
+    human: bool = False,
+) -> FilteringBoundLogger:
+    """Set structlog up for this process; `human` prints for a terminal instead of JSON."""
+    target = stream or sys.stderr
+
+    def stamped(_: object, __: str, event: EventDict) -> EventDict:
+        head = {
+            "timestamp": stamp(wall_ms()),
+            "level": event.pop("level"),
+            "event": event.pop("event"),
+        }
+        return {**head, **event}
+
+    renderer: Any = (
+        structlog.dev.ConsoleRenderer(colors=target.isatty())
+        if human
+        else lambda _, __, event: dump(dict(event)).decode().rstrip("\n")
+    )
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.format_exc_info,
+            _capped if not human else lambda _, __, event: event,
+            stamped,
+            renderer,
+        ],
+        logger_factory=structlog.PrintLoggerFactory(target),
+        cache_logger_on_first_use=False,
+    )
+    logger: FilteringBoundLogger = structlog.get_logger()
+    return logger

@@ -1,0 +1,116 @@
+"""Who is told what happened?  Fits the `Watch` port: metrics, access lines, events."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Protocol
+
+from structlog.typing import FilteringBoundLogger
+
+from proxy.adapters.metrics import Metrics
+from proxy.core.breaker import Transition
+from proxy.core.exchange import Attempt, Exchange
+from proxy.core.model import TOOL_KINDS, Kind
+
+CODE_CLASSES = {n: f"{n}xx" for n in range(1, 6)}
+RATIO_SECONDS = 300
+BUCKET_SECONDS = 10
+
+
+class Lines(Protocol):
+    """Where access lines go."""
+
+    def write(self, x: Exchange) -> None:
+        """Add the line of an ended exchange."""
+
+
+class SplitRatio:
+    """How the tool calls of the last five minutes were decided, in 10 s buckets."""
+
+    def __init__(self, now: Callable[[], float]) -> None:
+        self._now = now
+        self._buckets: deque[list[int]] = deque()  # [bucket number, decided for `to`, all]
+
+    def count(self, to: bool) -> None:
+        number = int(self._now() // BUCKET_SECONDS)
+        if not self._buckets or self._buckets[-1][0] != number:
+            self._buckets.append([number, 0, 0])
+            self._forget(number)
+        last = self._buckets[-1]
+        last[1] += to
+        last[2] += 1
+
+    def value(self) -> float:
+        """0 to 1; 0 without calls."""
+        self._forget(int(self._now() // BUCKET_SECONDS))
+        total = sum(bucket[2] for bucket in self._buckets)
+        return sum(bucket[1] for bucket in self._buckets) / total if total else 0.0
+
+    def _forget(self, number: int) -> None:
+        while self._buckets and self._buckets[0][0] <= number - RATIO_SECONDS // BUCKET_SECONDS:
+            self._buckets.popleft()
+
+
+class Watcher:
+    """Metrics first, then the line; nothing here can fail a call."""
+
+    def __init__(
+        self,
+        metrics: Metrics,
+        log: FilteringBoundLogger,
+        *,
+        now: Callable[[], float],
+        access: Lines | None,
+        to: str,
+        tools: frozenset[str] = frozenset(),
+    ) -> None:
+        self.metrics = metrics
+        self.log = log
+        self.ratio = SplitRatio(now)
+        self.to = to
+        self.tools = tools  # those that the rules name; any other is labelled `other`
+        self._access = access
+        metrics.actual_ratio.set_function(self.ratio.value)
+
+    def exchange_ended(self, exchange: Exchange) -> None:
+        m, x = self.metrics, exchange
+        code = CODE_CLASSES.get(x.status // 100, "none")
+        m.requests[x.kind, x.arm, x.outcome, code].inc()
+        m.request_seconds[x.kind, x.arm].observe(x.ended - x.started)
+        if x.kind in TOOL_KINDS and x.decided_by is not None:
+            self.ratio.count(x.decided == self.to)
+            if x.tool is not None:
+                tool = x.tool if x.tool in self.tools else "other"
+                m.tools[tool, x.arm, x.outcome].inc()
+        if self._access is not None:
+            self._access.write(x)
+
+    def attempt_ended(self, attempt: Attempt) -> None:
+        self.metrics.attempts[attempt.arm, attempt.verdict.label].inc()
+        self.metrics.attempt_seconds[attempt.arm].observe(attempt.seconds)
+
+    def rescued(self, from_arm: str, why: str) -> None:
+        self.metrics.rescues[from_arm, why].inc()
+
+    def last_answered(self, kind: Kind) -> None:
+        self.metrics.last_answers[kind].inc()
+
+    def breaker_changed(self, arm: str, transition: Transition) -> None:
+        before, after = transition.before, transition.after
+        self.metrics.breaker_transitions[arm, before, after].inc()
+        self.metrics.show_breaker(arm, after)
+        self.log.warning("breaker_changed", arm=arm, before=before, after=after, why=transition.why)
+
+    def config_fault(self, arm: str, detail: str) -> None:
+        self.metrics.config_faults[arm].inc()
+        self.log.error("config_fault_seen", arm=arm, detail=detail)
+
+    def auth_failed(self, reason: str) -> None:
+        self.metrics.auth_failures[reason].inc()
+
+    def rate_limited(self, scope: str) -> None:
+        self.metrics.rate_limited[scope].inc()
+
+    def crashed(self, where: str, error: BaseException) -> None:
+        self.log.error("exchange_crashed", where=where, exc_info=error)

@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Callable, Iterator
+
+import orjson
+import pytest
+
+from proxy.adapters.access import AccessLog, line
+from proxy.adapters.logs import configure
+from proxy.core.exchange import Attempt, Exchange
+from proxy.core.model import Counts, Kind, Ran, Reason, Verdict
+
+WALL_MS = 1_767_225_600_123
+GOOD = Verdict("success", Ran.YES, Counts.SUCCESS)
+
+
+def exchange() -> Exchange:
+    return Exchange(
+        "r1", 10.0, kind=Kind.FUNCTION, call_id="call_1", tool="book", arm="mcp",
+        reason=Reason.SHARE, outcome="ok", status=200, ended=10.25,
+        attempts=[Attempt("mcp", GOOD, 0.2, 200)],
+    )  # fmt: skip
+
+
+class Later:
+    """A loop's timer that rings when told to."""
+
+    def __init__(self) -> None:
+        self.calls: list[Callable[[], None]] = []
+
+    def __call__(self, seconds: float, call: Callable[[], None]) -> None:
+        self.calls.append(call)
+
+    def ring(self) -> None:
+        calls, self.calls = self.calls, []
+        for call in calls:
+            call()
+
+
+@pytest.fixture
+def pipe() -> Iterator[tuple[int, int]]:
+    read, write = os.pipe()
+    yield read, write
+    os.close(read)
+    os.close(write)
+
+
+def test_a_line_tells_where_a_call_went_and_why() -> None:
+    fields = orjson.loads(orjson.dumps(line(exchange(), WALL_MS)))
+
+    assert fields["call_id"] == "call_1"
+    assert (fields["kind"], fields["tool"]) == ("function", "book")
+    assert (fields["arm"], fields["reason"]) == ("mcp", "share")
+    assert fields["ms"] == 250.0
+    assert fields["attempts"] == [
+        {"arm": "mcp", "verdict": "success", "why": None, "status": 200, "ms": 200.0}
+    ]
+
+
+def test_access_lines_and_events_have_the_same_frame() -> None:
+    stream = io.StringIO()
+    configure(lambda: WALL_MS, stream=stream).info("rules_loaded")
+    event = orjson.loads(stream.getvalue())
+    access = line(exchange(), WALL_MS)
+
+    assert list(event) == list(access)[: len(event)]
+    assert type(event["timestamp"]) is type(access["timestamp"])
+    assert event["timestamp"] == access["timestamp"]
+
+
+def test_lines_are_written_together_when_the_timer_rings(pipe: tuple[int, int]) -> None:
+    read, write = pipe
+    later = Later()
+    log = AccessLog(write, later=later, wall_ms=lambda: WALL_MS)
+    log.write(exchange())
+    log.write(exchange())
+    assert len(later.calls) == 1
+
+    later.ring()
+    log.write(exchange())
+    assert len(later.calls) == 1
+    log.close()
+
+    lines = os.read(read, 65536).splitlines()
+    assert [orjson.loads(text)["request_id"] for text in lines] == ["r1", "r1", "r1"]
+
+
+def test_a_full_chunk_does_not_wait_for_the_timer(
+    pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, write = pipe
+    monkeypatch.setattr(AccessLog, "CHUNK_BYTES", 1)
+    log = AccessLog(write, later=Later(), wall_ms=lambda: WALL_MS)
+
+    log.write(exchange())
+
+    assert orjson.loads(os.read(read, 65536))["event"] == "exchange_ended"
+    log.close()
+
+
+def test_a_stalled_reader_costs_lines_and_never_a_call(pipe: tuple[int, int]) -> None:
+    read, write = pipe
+    big = b"x" * (1 << 20)  # more than a pipe holds
+    log = AccessLog(write, later=Later(), wall_ms=lambda: WALL_MS, pending_limit=1)
+    log._queue.put((big, 1))  # the thread hangs in this write
+    while not log._queue.empty():
+        pass
+    log._queue.put((b"waiting\n", 1))
+
+    log.write(exchange())
+    log.flush()
+
+    assert log.dropped == 1
+    log.close(timeout=0.01)
+    drained = 0
+    while drained < len(big):
+        drained += len(os.read(read, 1 << 20))
+    log.close()
+
+
+def test_a_full_disk_is_counted(pipe: tuple[int, int]) -> None:
+    log = AccessLog(os.open("/dev/full", os.O_WRONLY), later=Later(), wall_ms=lambda: WALL_MS)
+    log.write(exchange())
+    log.close()
+
+    assert log.dropped == 1
+    os.close(log._fd)
