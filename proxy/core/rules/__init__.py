@@ -11,11 +11,12 @@ from proxy.core.rules.limits import Limits
 from proxy.core.rules.listen import Admin, Listen
 from proxy.core.rules.metrics import Metrics
 from proxy.core.rules.model import Rules
+from proxy.core.rules.parse import Address
 from proxy.core.rules.rollout import Guardrails, Rollout, Signals
 from proxy.core.rules.secret import SecretRef
 from proxy.core.rules.split import Force, Override, Split
-from proxy.core.rules.tools import Spoken, Tool, ToolEntry
-from proxy.core.rules.values import Address
+from proxy.core.rules.spoken import Spoken
+from proxy.core.rules.tools import Tool, ToolEntry
 
 __all__ = [
     "Address",

@@ -7,16 +7,9 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, Field, PlainSerializer, PlainValidator, WithJsonSchema
 
 from proxy.core.rules.base import Section
+from proxy.core.rules.parse import describe
 from proxy.core.rules.secret import Secret
-from proxy.core.rules.values import (
-    Count,
-    Duration,
-    Percent,
-    RuledKind,
-    Url,
-    UrlPath,
-    describe,
-)
+from proxy.core.rules.values import Count, Duration, Percent, RuledKind, Url, UrlPath, Word
 
 
 def parse_statuses(value: Any) -> frozenset[int]:
@@ -39,6 +32,7 @@ def _handler(value: str) -> str:
 
 Statuses = Annotated[
     frozenset[int],
+    Word("list of statuses"),
     PlainValidator(parse_statuses),
     PlainSerializer(sorted, return_type=list[int]),
     WithJsonSchema({"type": "array", "items": {"type": "integer", "minimum": 400, "maximum": 599}}),

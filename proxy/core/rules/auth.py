@@ -9,9 +9,9 @@ from typing import Annotated, Any
 from pydantic import Field, PlainSerializer, PlainValidator, WithJsonSchema
 
 from proxy.core.rules.base import Section
+from proxy.core.rules.parse import HintedError, describe, parse_word
 from proxy.core.rules.secret import Secret
-from proxy.core.rules.values import AsTuple, Cidr, Duration, RuledKind, describe
-from proxy.core.suggest import did_you_mean
+from proxy.core.rules.values import AsTuple, Cidr, Duration, RuledKind, Word
 
 
 class Credential(StrEnum):
@@ -36,12 +36,12 @@ class Requirement:
 
 
 def parse_requirement(value: Any) -> Requirement:
-    """`[token, signature]`, `none`, or `{all: [token, signature]}`; raises ValueError."""
+    """`[token, signature]`, `none`, or `{all: [token, signature]}`; raises HintedError."""
     if isinstance(value, Requirement):
         return value
     if isinstance(value, dict):
         if set(value) != {"all"}:
-            raise ValueError("expected a list, or {all: [token, signature]}")
+            raise HintedError("expected a list, or {all: [token, signature]}")
         return Requirement(_credentials(value["all"], every=True), every=True)
     return Requirement(_credentials(value, every=False))
 
@@ -49,21 +49,15 @@ def parse_requirement(value: Any) -> Requirement:
 def _credentials(value: Any, *, every: bool) -> frozenset[Credential]:
     listed = [value] if isinstance(value, str) else value
     if not isinstance(listed, list) or not listed:
-        raise ValueError(f"expected a list of token, signature or none, got {describe(value)}")
+        raise HintedError(f"expected a list of token, signature or none, got {describe(value)}")
     found = frozenset(_credential(word) for word in listed)
     if Credential.NONE in found and (every or len(found) > 1):
-        raise ValueError("none stands alone: beside another word it would make that one idle")
+        raise HintedError("none stands alone", "beside another word it would make that one idle")
     return found
 
 
 def _credential(word: Any) -> Credential:
-    known = [str(credential) for credential in Credential]
-    if word in known:
-        return Credential(word)
-    hint = did_you_mean(word, known) if isinstance(word, str) else ""
-    raise ValueError(
-        f"expected token, signature or none, got {describe(word)}; {hint}".rstrip("; ")
-    )
+    return Credential(parse_word(word, Credential, "credential"))
 
 
 def _say_requirement(value: Requirement) -> Any:
@@ -78,6 +72,7 @@ _LIST_SCHEMA: dict[str, Any] = {
 }
 RuledRequirement = Annotated[
     Requirement,
+    Word("list of token, signature, none, or {all: list}"),
     PlainValidator(parse_requirement),
     PlainSerializer(_say_requirement),
     WithJsonSchema(

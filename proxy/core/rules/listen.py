@@ -7,8 +7,9 @@ from typing import Annotated
 from pydantic import Field
 
 from proxy.core.rules.base import Section
+from proxy.core.rules.parse import Address
 from proxy.core.rules.secret import Secret
-from proxy.core.rules.values import Address, AsTuple, Cidr, Duration, ListenAddress, Size
+from proxy.core.rules.values import AsTuple, Cidr, Duration, ListenAddress, Size
 
 
 class Listen(Section):

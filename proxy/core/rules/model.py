@@ -14,11 +14,12 @@ from proxy.core.rules.fallback import Fallback
 from proxy.core.rules.limits import Limits
 from proxy.core.rules.listen import Admin, Listen
 from proxy.core.rules.metrics import Metrics
+from proxy.core.rules.parse import SecretError
 from proxy.core.rules.rollout import Rollout
 from proxy.core.rules.secret import is_reference, parse_secret
 from proxy.core.rules.split import Split
 from proxy.core.rules.tools import Tool, ToolEntry, resolve
-from proxy.core.rules.values import Name
+from proxy.core.rules.values import Name, Word
 
 _STORE = re.compile(r"(redis|rediss|redis\+sentinel)://[^\s/]+(/.*)?", re.ASCII)
 
@@ -30,15 +31,15 @@ def parse_state(value: Any) -> str:
     if is_reference(value):
         return str(parse_secret(value))
     if not isinstance(value, str) or not _STORE.fullmatch(value):
-        raise ValueError(
-            "expected memory, redis://host:6379/0, rediss://... or redis+sentinel://..."
-        )
+        raise ValueError("expected memory, redis://..., rediss://... or redis+sentinel://...")
     if "@" in value:
-        raise ValueError("a password never stands in the rules; refer to the whole URL: env:NAME")
+        raise SecretError("a password never stands in the rules", "name the whole URL: env:NAME")
     return value
 
 
-State = Annotated[str, PlainValidator(parse_state), WithJsonSchema({"type": "string"})]
+State = Annotated[
+    str, Word("memory or URL"), PlainValidator(parse_state), WithJsonSchema({"type": "string"})
+]
 
 
 class Rules(Section):
@@ -50,7 +51,7 @@ class Rules(Section):
     split: Split = Field(Split(), description="Which share of the calls goes where.")
     backends: dict[Name, Backend] = Field(description="The backends by name.")
     fallback: Fallback = Field(Fallback(), description="When the other arm may answer.")
-    tools: dict[str, ToolEntry] = Field(
+    tools: dict[Name, ToolEntry] = Field(
         default_factory=dict, description="What is known of each tool; `default` for all of them."
     )
     auth: Auth = Field(Auth(), description="Who may ask.")

@@ -9,10 +9,12 @@ from typing import Annotated, Any
 
 from pydantic import PlainSerializer, PlainValidator, WithJsonSchema
 
+from proxy.core.rules.parse import SecretError
+from proxy.core.rules.values import Word
+
 _REFERENCE = re.compile(r"(env:[A-Za-z_][A-Za-z0-9_]*|file:[^\x00-\x1f?]+)(\?)?", re.ASCII)
-_WANTED = (
-    "expected a secret reference: env:NAME or file:/path, with ? at its end if it may be absent"
-)
+_WANTED = "expected a reference to a secret, never the secret itself"
+_WAY_OUT = "env:NAME or file:/path, with ? at its end if it may be absent"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +39,7 @@ def is_reference(value: object) -> bool:
 
 
 def parse_secret(value: Any) -> SecretRef:
-    """`env:NAME`, `file:/path`, each with `?`, or `{ref, since}`; raises ValueError.
+    """`env:NAME`, `file:/path`, each with `?`, or `{ref, since}`; raises SecretError.
 
     No message shows the value: it may be the secret itself, pasted by mistake.
     """
@@ -47,13 +49,13 @@ def parse_secret(value: Any) -> SecretRef:
         return _parse_dated(value)
     found = _REFERENCE.fullmatch(value) if isinstance(value, str) else None
     if found is None:
-        raise ValueError(f"{_WANTED} (a secret itself never stands in the rules)")
+        raise SecretError(_WANTED, _WAY_OUT)
     return SecretRef(found[1], optional=found[2] is not None)
 
 
 def _parse_dated(value: dict[Any, Any]) -> SecretRef:
     if not {"ref"} <= value.keys() <= {"ref", "since"}:
-        raise ValueError("a secret as a mapping has the keys ref and since, nothing else")
+        raise SecretError("a secret as a mapping has the keys ref and since, nothing else")
     plain = parse_secret(value["ref"])
     since = value.get("since")
     if since is None:
@@ -61,7 +63,7 @@ def _parse_dated(value: dict[Any, Any]) -> SecretRef:
     try:
         return SecretRef(plain.ref, plain.optional, date.fromisoformat(since))
     except (TypeError, ValueError):
-        raise ValueError("since must be a day such as 2026-01-31") from None
+        raise SecretError("since must be a day such as 2026-01-31") from None
 
 
 def say_secret(value: SecretRef) -> str | dict[str, str]:
@@ -90,6 +92,7 @@ SECRET_SCHEMA: dict[str, Any] = {
 }
 Secret = Annotated[
     SecretRef,
+    Word("secret reference"),
     PlainValidator(parse_secret),
     PlainSerializer(say_secret),
     WithJsonSchema(SECRET_SCHEMA),

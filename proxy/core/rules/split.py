@@ -7,8 +7,9 @@ from typing import Annotated, Any
 from pydantic import Field, PlainSerializer, PlainValidator, WithJsonSchema
 
 from proxy.core.rules.base import Section
+from proxy.core.rules.parse import describe
 from proxy.core.rules.secret import Secret, SecretRef, is_reference, parse_secret, say_secret
-from proxy.core.rules.values import AsTuple, HeaderName, Name, Percent, describe
+from proxy.core.rules.values import AsTuple, HeaderName, Name, Percent, Word
 
 
 def parse_salt(value: Any) -> SecretRef | str:
@@ -26,6 +27,7 @@ def _say_salt(value: SecretRef | str) -> Any:
 
 Salt = Annotated[
     SecretRef | str,
+    Word("secret reference or text"),
     PlainValidator(parse_salt),
     PlainSerializer(_say_salt),
     WithJsonSchema({"type": "string"}),

@@ -10,74 +10,22 @@ from pydantic import Field, PlainSerializer, PlainValidator, WithJsonSchema
 
 from proxy.core.model import Effect
 from proxy.core.rules.base import Section
-from proxy.core.rules.values import AsTuple, Duration, DurationOrZero, Name, describe
-from proxy.core.suggest import did_you_mean
+from proxy.core.rules.parse import parse_word
+from proxy.core.rules.spoken import Sentence, Spoken
+from proxy.core.rules.values import AsTuple, Duration, DurationOrZero, Name, Word
 
 DEFAULT = "default"
 """The entry in `tools` that speaks for every tool."""
 
 
-@dataclass(frozen=True, slots=True)
-class Spoken:
-    """A sentence that an agent can speak, perhaps in several languages."""
-
-    plain: str
-    languages: Mapping[str, str]
-
-    def in_language(self, language: str | None) -> str:
-        """The sentence for a tag such as `de` or `de-AT`; the plain one for any other."""
-        if not language or not self.languages:
-            return self.plain
-        tag = language.lower()
-        return self.languages.get(tag) or self.languages.get(tag.split("-")[0]) or self.plain
-
-
-def parse_spoken(value: Any) -> Spoken:
-    """A text, or `{language: text}` whose first entry also serves other languages."""
-    if isinstance(value, Spoken):
-        return value
-    texts = value if isinstance(value, dict) else {"": value}
-    if not texts:
-        raise ValueError("at least one language is needed")
-    for text in texts.values():
-        if not isinstance(text, str) or not text.strip():
-            raise ValueError(f"expected a sentence, got {describe(text)}")
-    plain = next(iter(texts.values()))
-    return Spoken(plain, {tag.lower(): text for tag, text in texts.items() if tag})
-
-
-def _say_spoken(value: Spoken) -> Any:
-    return dict(value.languages) or value.plain
-
-
 def parse_effect(value: Any) -> Effect:
-    """read, idempotent or write; raises ValueError."""
-    known = [str(effect) for effect in Effect]
-    if value in known:
-        return Effect(value)
-    hint = did_you_mean(value, known) if isinstance(value, str) else ""
-    raise ValueError(f"expected read, idempotent or write, got {describe(value)}; {hint}")
+    """read, idempotent or write; raises HintedError."""
+    return Effect(parse_word(value, Effect, "effect"))
 
 
-Sentence = Annotated[
-    Spoken,
-    PlainValidator(parse_spoken),
-    PlainSerializer(_say_spoken),
-    WithJsonSchema(
-        {
-            "anyOf": [
-                {"type": "string"},
-                {
-                    "type": "object",
-                    "additionalProperties": {"type": "string"},
-                    "minProperties": 1,
-                },
-            ]
-        }
-    ),
-]
 RuledEffect = Annotated[
     Effect,
+    Word("read, idempotent or write"),
     PlainValidator(parse_effect),
     PlainSerializer(str, return_type=str),
     WithJsonSchema({"type": "string", "enum": [str(effect) for effect in Effect]}),
