@@ -49,6 +49,7 @@ class Refused(CallsplitError):
         retry_after: int | None = None,
         close: bool = False,
         allow: str = "",
+        challenge: str = "",
     ) -> None:
         super().__init__(message)
         self.status = status
@@ -57,6 +58,7 @@ class Refused(CallsplitError):
         self.retry_after = retry_after
         self.close = close  # the request's framing or body is in doubt: drop the connection
         self.allow = allow  # the Allow header of a 405
+        self.challenge = challenge  # the WWW-Authenticate header of a 401
 
 
 class UpstreamFailed(CallsplitError):
