@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import http.server
+import json
+import threading
 from typing import Any
 
 
@@ -55,3 +58,45 @@ class FakeOperations:
 
     def metrics(self, accept: str) -> tuple[bytes, str]:
         return b"# EOF\n" if "openmetrics" in accept else b"up 1\n", "text/plain; version=0.0.4"
+
+
+class FakeAdmin:
+    """A sidecar's admin listener with canned pages, on a thread of its own."""
+
+    def __init__(self, pages: dict[str, tuple[int, Any]]) -> None:
+        self.pages = pages
+        self.asked: list[tuple[str, str, str]] = []  # method, target, Authorization
+        fake = self
+
+        class Page(http.server.BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                length = int(self.headers.get("Content-Length") or 0)
+                self.rfile.read(length)
+                token = self.headers.get("Authorization") or ""
+                fake.asked.append((self.command, self.path, token))
+                status, value = fake.pages.get(self.path.partition("?")[0], (404, {}))
+                body = value if isinstance(value, bytes) else json.dumps(value).encode()
+                self.send_response(status)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            do_POST = do_GET
+
+            def log_message(self, format: str, *args: object) -> None: ...
+
+        self._server = http.server.HTTPServer(("127.0.0.1", 0), Page)
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,))
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self._server.server_port}"
+
+    def __enter__(self) -> FakeAdmin:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()

@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from proxy.cli.breaker import breaker_app
+from tests.fakes import FakeAdmin
+
+BREAKERS = {
+    "mcp": {
+        "state": "open", "failures": 5, "reopens_in": 41.6, "last": {"why": "failures"},
+    },
+    "webhook": {"state": "closed", "failures": 0, "reopens_in": None, "last": None},
+}  # fmt: skip
+
+
+@pytest.fixture
+def runner() -> CliRunner:
+    return CliRunner()
+
+
+def test_status_tells_every_arm_in_words(runner: CliRunner) -> None:
+    with FakeAdmin({"/breakers": (200, BREAKERS)}) as admin:
+        result = runner.invoke(breaker_app, ["status", "--admin", admin.url])
+
+    assert result.exit_code == 0
+    assert "open for 42 s more" in result.stdout
+    assert "webhook" in result.stdout
+
+
+def test_status_of_one_arm_as_json(runner: CliRunner) -> None:
+    with FakeAdmin({"/breakers": (200, BREAKERS)}) as admin:
+        result = runner.invoke(
+            breaker_app, ["status", "--service", "mcp", "-o", "json", "--admin", admin.url]
+        )
+
+    assert list(json.loads(result.stdout)) == ["mcp"]
+
+
+def test_an_unknown_arm_is_a_usage_error_that_names_the_known_ones(runner: CliRunner) -> None:
+    with FakeAdmin({"/breakers": (200, BREAKERS)}) as admin:
+        result = runner.invoke(breaker_app, ["status", "--service", "x", "--admin", admin.url])
+
+    assert result.exit_code == 2
+    assert "mcp, webhook" in result.stderr
+
+
+@pytest.mark.parametrize("action", ["reset", "open", "close", "metrics-only"])
+def test_a_change_is_posted_with_its_reason(runner: CliRunner, action: str) -> None:
+    change = {"before": "open", "after": "closed"}
+    with FakeAdmin({f"/breakers/mcp/{action}": (200, change)}) as admin:
+        result = runner.invoke(
+            breaker_app, [action, "mcp", "--reason", "fixed", "--admin", admin.url]
+        )
+
+    assert result.stdout == "mcp: open -> closed\n"
+    assert admin.asked == [("POST", f"/breakers/mcp/{action}?reason=fixed", "")]

@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import typer
+from typer.testing import CliRunner, Result
+
+from proxy.cli.health import health
+from tests.fakes import FakeAdmin
+
+CLOSED = {"state": "closed", "last": None}
+OPEN = {"state": "open", "last": {"why": "failures"}}
+READY: dict[str, tuple[int, Any]] = {
+    "/live": (200, {"live": True}),
+    "/ready": (200, {"ready": True, "reasons": []}),
+    "/breakers": (200, {"mcp": CLOSED, "webhook": CLOSED}),
+}
+
+
+def run(pages: dict[str, tuple[int, Any]], *arguments: str) -> Result:
+    app = typer.Typer()
+    app.command()(health)
+    with FakeAdmin(pages) as admin:
+        return CliRunner(env={"COLUMNS": "200"}).invoke(app, ["--admin", admin.url, *arguments])
+
+
+def test_healthy_is_exit_0() -> None:
+    result = run(READY)
+
+    assert result.exit_code == 0
+    assert "breaker webhook" in result.stdout
+
+
+def test_an_open_breaker_is_a_warning_because_the_other_arm_answers() -> None:
+    result = run({**READY, "/breakers": (200, {"mcp": OPEN, "webhook": CLOSED})})
+
+    assert result.exit_code == 1
+    assert "callsplit breaker status" in result.stdout
+
+
+def test_not_ready_is_critical_with_the_reason() -> None:
+    result = run(
+        {**READY, "/ready": (503, {"ready": False, "reasons": ["draining"]})}, "-o", "json"
+    )
+
+    assert result.exit_code == 2
+    assert json.loads(result.stdout) == [{"check": "ready", "result": "no", "hint": "draining"}]
+
+
+def test_live_asks_nothing_but_the_process() -> None:
+    assert run({"/live": (200, {})}, "--live").exit_code == 0
+    assert run({}, "--live").exit_code == 2
+
+
+def test_nobody_there_is_critical_and_says_how_to_start_it() -> None:
+    app = typer.Typer()
+    app.command()(health)
+    with FakeAdmin({}) as admin:
+        url = admin.url
+    result = CliRunner(env={"COLUMNS": "200"}).invoke(app, ["--admin", url])
+
+    assert result.exit_code == 2
+    assert "callsplit serve" in result.stdout
+
+
+def test_waiting_ends_as_soon_as_it_is_ready() -> None:
+    assert run(READY, "--wait", "30").exit_code == 0
+
+
+def test_waiting_gives_up_in_the_end() -> None:
+    assert (
+        run({**READY, "/ready": (503, {"reasons": ["starting"]})}, "--wait", "0.3").exit_code == 2
+    )
