@@ -22,7 +22,7 @@ PAGE: dict[str, Any] = {
     "rules": {"digest": "ab12", "path": "rules/rules.yaml", "taken_at": "now", "fault": None},
     "arms": {
         "mcp": {
-            "handler": "mcp", "url": "http://127.0.0.1:1/mcp", "live_calls": 4, "busy": 1, "idle": 2,
+            "handler": "mcp", "url": "http://mcp.test", "live_calls": 4, "busy": 1, "idle": 2,
             "health": {"ok": False, "detail": "refused"},
             "breaker": {"state": "closed", "reopens_in": None},
         },
