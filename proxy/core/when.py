@@ -47,7 +47,12 @@ def field_paths(when: Mapping[str, Any]) -> frozenset[str]:
 
 def uses_request_fields(when: Mapping[str, Any]) -> bool:
     """True if a faultless `when` looks at what differs between the requests of one call."""
-    return any(path == "tool" or path.startswith("header.") for path in field_paths(when))
+    return any(of_request(path) for path in field_paths(when))
+
+
+def of_request(path: str) -> bool:
+    """True for a field that differs between the requests of one call."""
+    return path == "tool" or path.startswith("header.")
 
 
 def plain_path(path: str) -> str:
@@ -71,7 +76,7 @@ def _of_entry(key: object, value: object, at: str, depth: int) -> Found:
     if key == "not":
         yield from _of_when(value, at, depth + 1)
     elif key in GROUPS:
-        if not isinstance(value, list) or not value:
+        if not isinstance(value, list | tuple) or not value:
             yield at, "must be a list with at least one `when`"
             return
         for index, inner in enumerate(value):
@@ -120,7 +125,7 @@ def _of_operand(operator: object, operand: object, at: str, depth: int, *, text:
 
 
 def _of_list(value: object, at: str, *, text: bool) -> Found:
-    if not isinstance(value, list) or not value:
+    if not isinstance(value, list | tuple) or not value:
         yield at, "must be a list with at least one value"
         return
     for index, item in enumerate(value):
