@@ -36,6 +36,7 @@ class LoadedRules:
     digest: str
     path: Path
     text: str
+    content_hash: str  # SHA-256 of the file's bytes
 
 
 def load_rules(path: Path, environment: Mapping[str, str]) -> LoadedRules:
@@ -70,8 +71,15 @@ def parse_rules(content: bytes, environment: Mapping[str, str], *, path: Path) -
     if rules is None or faults:
         raise RulesError(_in_order(faults))
     used = document.names | {ref.ref.removeprefix("env:") for _, ref in secrets(rules)}
-    strays = [Fault(warning, hint="") for warning in stray_names(environment, used)]
-    return LoadedRules(rules, (*warnings, *strays), digest_of(rules), path, text)
+    strays = [Fault(warning) for warning in stray_names(environment, used)]
+    return LoadedRules(
+        rules,
+        (*warnings, *strays),
+        digest_of(rules),
+        path,
+        text,
+        hashlib.sha256(content).hexdigest(),
+    )
 
 
 def digest_of(rules: Rules) -> str:

@@ -19,7 +19,26 @@ RESERVED = frozenset({"none", "other"})
 
 def contradictions(rules: Rules) -> list[Finding]:
     """Everything that only shows once the sections are seen together."""
-    return [*_of_arms(rules), *_of_overrides(rules), *_of_backends(rules), *_of_tools(rules)]
+    return [
+        *_of_listeners(rules),
+        *_of_arms(rules),
+        *_of_overrides(rules),
+        *_of_backends(rules),
+        *_of_tools(rules),
+    ]
+
+
+def _of_listeners(rules: Rules) -> Iterator[Finding]:
+    taken = {rules.listen.address: "listen.address"}
+    for path, address in (
+        (("listen", "observe"), rules.listen.observe),
+        (("admin", "address"), rules.admin.address),
+    ):
+        if address is None or address.port == 0:
+            continue
+        if address in taken:
+            yield Finding(path, f"{address} is taken by {taken[address]} already")
+        taken.setdefault(address, ".".join(path))
 
 
 def _of_arms(rules: Rules) -> Iterator[Finding]:

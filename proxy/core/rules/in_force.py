@@ -21,13 +21,13 @@ NOT_YET = frozenset(
         "tools.*.description",
         "tools.*.input_schema",
         "tools.*.annotations",
-        "rollout.*",
+        "rollout",
         "state",
         "state_dir",
         "metrics.enabled",
     }
 )
-"""Patterns; `*` stands for one part of a path.  A feature that lands takes its line away."""
+"""Patterns; `*` stands for a name.  A feature that lands takes its line away."""
 
 _HARMLESS = {"state": "memory"}
 """Values that already mean what they say."""
@@ -35,27 +35,28 @@ _HARMLESS = {"state": "memory"}
 
 def not_in_force(rules: Rules) -> list[str]:
     """The keys that this file writes and that have no effect yet, by path, in order."""
-    found = {
-        path: value
+    return sorted(
+        path
         for path, value in values(rules, written=True)
-        if _is_not_yet(path) and _HARMLESS.get(path, ...) != value
-    }
-    return sorted(found)
+        if _is_listed(path) and _HARMLESS.get(path, ...) != value
+    )
 
 
-def _is_not_yet(path: str) -> bool:
-    return any(_fits(path, pattern) for pattern in NOT_YET)
+def is_not_yet(path: str) -> bool:
+    """Whether the key at this path, or the section around it, has no effect yet."""
+    parts = path.split(".")
+    return any(_is_listed(".".join(parts[:count])) for count in range(1, len(parts) + 1))
 
 
-def _fits(path: str, pattern: str) -> bool:
-    parts, wanted = path.split("."), pattern.split(".")
-    # Names may hold dots, so parts of a path are counted from both ends.
-    if "*" not in wanted:
-        return parts == wanted
-    star = wanted.index("*")
-    tail = wanted[star + 1 :]
-    if len(parts) < len(wanted) or parts[:star] != wanted[:star]:
-        return False
-    if not tail:
-        return len(parts) == len(wanted)
-    return parts[-len(tail) :] == tail
+def _is_listed(path: str) -> bool:
+    return any(_fits(path.split("."), pattern.split(".")) for pattern in NOT_YET)
+
+
+def _fits(parts: list[str], pattern: list[str]) -> bool:
+    """`*` stands for a name, which may hold dots: so both ends are compared."""
+    if "*" not in pattern:
+        return parts == pattern
+    star = pattern.index("*")
+    head, tail = pattern[:star], pattern[star + 1 :]
+    long_enough = len(parts) >= len(pattern)
+    return long_enough and parts[:star] == head and parts[-len(tail) :] == tail

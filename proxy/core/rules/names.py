@@ -1,4 +1,4 @@
-"""Which `MCP_*` variables does nobody read?  A mistyped one must not be ignored in silence."""
+"""Which variables does nobody read?  A mistyped one must not be ignored in silence."""
 
 from __future__ import annotations
 
@@ -31,22 +31,41 @@ GUIDE_NAMES = frozenset(
 )
 """The names of the migration guide; the shipped rules refer to each."""
 
-# Kubernetes gives every container such variables for a Service named "mcp" or "mcp-...".
+OWN_NAMES = frozenset(
+    {
+        "CALLSPLIT_RULES",
+        "CALLSPLIT_LISTEN",
+        "CALLSPLIT_ADMIN_LISTEN",
+        "CALLSPLIT_LOG_LEVEL",
+        "CALLSPLIT_LOG_FORMAT",
+        "CALLSPLIT_ENV_FILE",
+        "CALLSPLIT_ADMIN",
+        "CALLSPLIT_ADMIN_TOKEN",
+    }
+)
+"""What the settings and the command line read."""
+
+# Kubernetes gives every container such variables for a Service named "mcp" or "callsplit-...".
 _SERVICE_LINK = re.compile(
-    r"MCP_(?:\w+_)?(?:SERVICE_HOST|SERVICE_PORT(?:_\w+)?|PORT(?:_\d+_(?:TCP|UDP|SCTP)\w*)?)",
+    r"(?:MCP|CALLSPLIT)_(?:\w+_)?"
+    r"(?:SERVICE_HOST|SERVICE_PORT(?:_\w+)?|PORT(?:_\d+_(?:TCP|UDP|SCTP)\w*)?)",
     re.ASCII,
 )
 
 
 def stray_names(present: Iterable[str], used: Iterable[str]) -> list[str]:
-    """One warning for each `MCP_*` name in the environment that the rules do not refer to."""
-    known = frozenset(used)
-    strays = sorted(name for name in present if name.startswith("MCP_") and name not in known)
-    return [_warning(name, known) for name in strays if not _SERVICE_LINK.fullmatch(name)]
+    """One warning per `MCP_*` or `CALLSPLIT_*` variable that nobody reads.
+
+    `used` are the names that the rules refer to.
+    """
+    known = frozenset(used) | OWN_NAMES
+    ours = sorted(name for name in present if name.startswith(("MCP_", "CALLSPLIT_")))
+    strays = [name for name in ours if name not in known and not _SERVICE_LINK.fullmatch(name)]
+    return [_warning(name, known) for name in strays]
 
 
-def _warning(name: str, used: frozenset[str]) -> str:
+def _warning(name: str, known: frozenset[str]) -> str:
     if name in GUIDE_NAMES:
         return f"{name} is set, but these rules do not refer to it: it has no effect"
-    hint = did_you_mean(name, used | GUIDE_NAMES)
+    hint = did_you_mean(name, known | GUIDE_NAMES)
     return f"{name} is set, but nothing reads it" + (f"; {hint}" if hint else "")

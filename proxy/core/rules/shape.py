@@ -31,6 +31,7 @@ class Key:
     field: FieldInfo
     word: str  # its type, as ops would say it
     section: type[Section] | None  # what stands below it
+    home: type[Section]  # the section that it stands in
 
 
 def keys(section: type[Section] = Rules, prefix: str = "") -> Iterator[Key]:
@@ -38,7 +39,7 @@ def keys(section: type[Section] = Rules, prefix: str = "") -> Iterator[Key]:
     for name, field in section.model_fields.items():
         inner, below = _inside(field.annotation)
         path = f"{prefix}{name}"
-        yield Key(path, field, word_of(field.annotation, field.metadata), inner)
+        yield Key(path, field, word_of(field.annotation, field.metadata), inner, section)
         if inner is not None:
             yield from keys(inner, f"{path}{below}.")
 

@@ -1,0 +1,136 @@
+"""When do new rules go into force?  After a save, a ConfigMap swap, SIGHUP; the last good stay."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Callable, Mapping
+from contextlib import aclosing
+from pathlib import Path
+
+from watchfiles import awatch
+
+from proxy.adapters.rules_file import LoadedRules, parse_rules, read_rules
+from proxy.errors import CallsplitError, Fault, RulesError
+
+SETTLE = 0.05
+"""Seconds for which a file must stay as it is: a half-written one is not half a rule set."""
+
+MAX_LOOKS = 10
+"""Looks at a file that keeps changing before it is taken as it is."""
+
+POLL_MS = 700
+"""Without a sign from the file system (network disks have none) we look this often."""
+
+Apply = Callable[[LoadedRules], None]
+Refuse = Callable[[RulesError], None]
+
+
+class RulesWatch:
+    """Keeps rules in step with their file.
+
+    `apply` puts rules into force, or raises a CallsplitError if it cannot (the old ones stay); `refuse` hears of every content that cannot be used, once per content.
+    """
+
+    def __init__(
+        self, loaded: LoadedRules, environment: Mapping[str, str], *, apply: Apply, refuse: Refuse
+    ) -> None:
+        self.loaded = loaded  # the last good ones
+        self._environment = environment
+        self._apply = apply
+        self._refuse = refuse
+        self._seen = bytes.fromhex(loaded.content_hash)
+        self._turn = asyncio.Lock()
+
+    async def watch(self) -> None:
+        """Reload whenever the content has changed; runs until it is cancelled."""
+        while True:
+            try:
+                await self._follow()
+            except (OSError, RuntimeError):  # the directory is gone, or no watch can be had
+                await asyncio.sleep(POLL_MS / 1000)
+            await self.reload()
+
+    async def reload(self, *, force: bool = False) -> bool:
+        """Look at the file once; True if rules went into force.
+
+        With `force` (SIGHUP) also the same content is applied again: secrets in files may
+        have changed.
+        """
+        async with self._turn:
+            content = await self._settled()
+            seen = _fingerprint(content)
+            if seen == self._seen and not force:
+                return False
+            self._seen = seen
+            try:
+                loaded = await asyncio.to_thread(self._parse, content)
+                self._apply(loaded)
+            except CallsplitError as error:
+                self._refuse(_reason(error))
+                return False
+            self.loaded = loaded
+            return True
+
+    async def _follow(self) -> None:
+        """Reload on every sign of life in the file's directories, until they change."""
+        directories = _directories(self.loaded.path)
+        signs = awatch(
+            *directories,
+            watch_filter=None,
+            debounce=200,
+            step=20,
+            rust_timeout=POLL_MS,
+            yield_on_timeout=True,
+            recursive=False,
+        )
+        async with aclosing(signs):
+            async for _ in signs:
+                await self.reload()
+                if _directories(self.loaded.path) != directories:
+                    return
+
+    async def _settled(self) -> bytes | RulesError:
+        """The content once it stands still, or why there is none."""
+        content = await asyncio.to_thread(self._read)
+        for _ in range(MAX_LOOKS):
+            if _fingerprint(content) == self._seen:
+                break
+            await asyncio.sleep(SETTLE)
+            again = await asyncio.to_thread(self._read)
+            if _fingerprint(again) == _fingerprint(content):
+                break
+            content = again
+        return content
+
+    def _read(self) -> bytes | RulesError:
+        try:
+            return read_rules(self.loaded.path)
+        except RulesError as error:
+            return error
+
+    def _parse(self, content: bytes | RulesError) -> LoadedRules:
+        if isinstance(content, RulesError):
+            raise content
+        return parse_rules(content, self._environment, path=self.loaded.path)
+
+
+def _fingerprint(content: bytes | RulesError) -> bytes:
+    if isinstance(content, RulesError):
+        return b"".join(fault.message.encode() for fault in content.faults)
+    return hashlib.sha256(content).digest()
+
+
+def _directories(path: Path) -> tuple[Path, ...]:
+    """Where a change may show: beside the name that we were given, and beside the file itself.
+
+    A mounted ConfigMap swaps a link in the first; a plain link leads to the second.
+    """
+    beside = path.absolute().parent
+    target = path.resolve().parent
+    return (beside, target) if target != beside and target.is_dir() else (beside,)
+
+
+def _reason(error: CallsplitError) -> RulesError:
+    """Any reason why rules cannot go into force, as a RulesError."""
+    return error if isinstance(error, RulesError) else RulesError([Fault(str(error))])
