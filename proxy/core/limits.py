@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 from dataclasses import dataclass
+from functools import lru_cache
+from ipaddress import IPv6Network
+
+from proxy.core.addresses import parse
 
 _TICKS = 1 << 20
 """Ticks from one admission to the next: whole numbers, so nothing drifts however long it runs."""
@@ -38,9 +42,19 @@ class Gcra:
     nobody is turned away for what others did.
     """
 
-    __slots__ = ("_horizon", "_old", "_per_second", "_room", "_rotates_at", "_slack", "_young")
+    __slots__ = (
+        "_horizon",
+        "_old",
+        "_per_second",
+        "_room",
+        "_rotates_at",
+        "_slack",
+        "_young",
+        "limit",
+    )
 
-    def __init__(self, limit: Limit, *, max_keys: int = 100_000) -> None:
+    def __init__(self, limit: Limit, *, max_keys: int = 65_536) -> None:
+        self.limit = limit
         self._per_second = _TICKS * limit.per_minute / 60.0
         self._slack = (limit.depth - 1) * _TICKS
         self._horizon = limit.depth * 60.0 / limit.per_minute
@@ -75,3 +89,12 @@ class Gcra:
         self._old = {} if idle else self._young
         self._young = {}
         self._rotates_at = now + self._horizon
+
+
+@lru_cache(maxsize=4096)
+def neighbourhood(address: str) -> str:
+    """Whose bucket an address shares: IPv4 its own, IPv6 its /64, which one subscriber holds."""
+    parsed = parse(address)
+    if parsed is None or parsed.version == 4:
+        return address
+    return str(IPv6Network((int(parsed) >> 64 << 64, 64)))

@@ -12,6 +12,8 @@ from binascii import unhexlify
 from collections.abc import Sequence
 from enum import StrEnum
 
+HEADER = b"x-retell-signature"
+
 TOLERANCE_MS = 300_000
 """How far a signature's time may lie from ours, either way, unless the rules say otherwise."""
 

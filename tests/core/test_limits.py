@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.core.limits import Gcra, Limit
+from proxy.core.limits import Gcra, Limit, neighbourhood
 
 
 class Exact:
@@ -193,3 +193,20 @@ def test_a_new_key_is_admitted_even_if_the_map_is_full_of_live_ones() -> None:
 def test_a_limit_that_admits_nobody_is_a_mistake(rate: float, burst: float) -> None:
     with pytest.raises(ValueError, match="more than 0"):
         Limit(rate, burst)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "shared"),
+    [
+        ("192.0.2.1", "192.0.2.1", True),
+        ("192.0.2.1", "192.0.2.2", False),
+        ("2001:db8::1", "2001:db8::ffff:ffff:ffff:ffff", True),
+        ("2001:db8::1", "2001:db8:0:1::1", False),
+        ("::ffff:192.0.2.1", "::ffff:192.0.2.2", False),
+        ("", "192.0.2.1", False),
+        ("no address", "no address", True),
+    ],
+)
+def test_addresses_of_one_subscriber_share_a_bucket(one: str, other: str, shared: bool) -> None:
+    """Whoever holds a /64 could come from a new address each time."""
+    assert (neighbourhood(one) == neighbourhood(other)) is shared
