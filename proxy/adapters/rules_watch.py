@@ -29,7 +29,8 @@ Refuse = Callable[[RulesError], None]
 class RulesWatch:
     """Keeps rules in step with their file.
 
-    `apply` puts rules into force, or raises a CallsplitError if it cannot (the old ones stay); `refuse` hears of every content that cannot be used, once per content.
+    `apply` puts rules into force, or raises a CallsplitError if it cannot (the old ones
+    stay); `refuse` hears of every content that cannot be used, once per content.
     """
 
     def __init__(

@@ -54,7 +54,8 @@ def _unusable(rules: Rules, have_secret: HaveSecret) -> Iterator[str]:
     policy = _policy(rules, have_secret)
     blocked = {kind for kinds in _kinds() for kind in policy.unusable(kinds)}
     for kind in sorted(blocked & rules.auth.require.keys()):
-        needs = " and ".join(sorted(rules.auth.require[kind].of))
+        need = rules.auth.require[kind]
+        needs = (" and " if need.every else " or ").join(sorted(need.of))
         yield (
             f"auth.require.{kind}: needs {needs}, but no such credential is usable: "
             "set a secret that auth.tokens or auth.retell_keys refers to"

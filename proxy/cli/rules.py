@@ -1,0 +1,145 @@
+"""`callsplit rules`: check a rules file, show what it comes to, print its schema and keys."""
+
+from __future__ import annotations
+
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from proxy.cli.output import FINE, PROBLEM, USAGE, fail, say
+
+if TYPE_CHECKING:
+    from proxy.adapters.rules_file import LoadedRules
+    from proxy.settings import Settings
+
+rules_app = typer.Typer(
+    name="rules", help="Check, show and explain the rules file.", no_args_is_help=True
+)
+
+
+class Form(StrEnum):
+    """Forms in which rules are shown."""
+
+    YAML = "yaml"
+    JSON = "json"
+
+
+RulesPath = Annotated[
+    Path | None,
+    typer.Argument(help="The rules file; else CALLSPLIT_RULES, else rules/rules.yaml."),
+]
+EnvFile = Annotated[
+    Path | None, typer.Option("--env-file", help="Variables to fill in besides the environment's.")
+]
+
+FileOnly = Annotated[
+    bool, typer.Option("--file-only", help="Do not ask whether the secrets are there: for CI.")
+]
+
+
+@rules_app.command()
+def check(path: RulesPath = None, env_file: EnvFile = None, file_only: FileOnly = False) -> None:
+    """Tell everything that is wrong with a rules file; exit 1 if it cannot go into force."""
+    settings = _settings(path, env_file)
+    loaded = _loaded(settings)
+    _print_notes(loaded)
+    faults = [] if file_only else _start_faults(loaded, settings)
+    for fault in faults:
+        print(f"{loaded.path}: {fault}")
+    if faults:
+        say(f"{len(faults)} fault(s): these rules cannot go into force here")
+        raise typer.Exit(PROBLEM)
+    say(f"{loaded.path} is fine (digest {loaded.digest})")
+    raise typer.Exit(FINE)
+
+
+@rules_app.command()
+def show(
+    path: RulesPath = None,
+    env_file: EnvFile = None,
+    output: Annotated[Form, typer.Option("--output", "-o", help="Form of the data.")] = Form.YAML,
+) -> None:
+    """Print every effective value, defaults included; secrets stand as references."""
+    from proxy.core.rules.show import shown
+
+    _dump(shown(_loaded(_settings(path, env_file)).rules), output)
+
+
+@rules_app.command()
+def schema() -> None:
+    """Print the JSON Schema of a rules file, for editors."""
+    from proxy.core.rules.schema import rules_schema
+
+    _dump(rules_schema(), Form.JSON)
+
+
+@rules_app.command(hidden=True)
+def reference(
+    into: Annotated[Path | None, typer.Option(help="Bring this file's table up to date.")] = None,
+) -> None:
+    """Print the table of all keys, as it stands in rules/README.md."""
+    from proxy.core.rules.reference import reference as table
+    from proxy.core.rules.reference import with_reference
+
+    if into is None:
+        sys.stdout.write(table())
+        return
+    into.write_text(with_reference(into.read_text()))
+
+
+def _settings(path: Path | None, env_file: Path | None) -> Settings:
+    from proxy.errors import SettingsError
+    from proxy.settings import load_settings
+
+    try:
+        return load_settings(env_file=env_file, rules=path)
+    except SettingsError as error:
+        fail(str(error), USAGE)
+
+
+def _loaded(settings: Settings) -> LoadedRules:
+    from proxy.adapters.rules_file import load_rules
+    from proxy.core.rules.fault_text import fault_text
+    from proxy.errors import RulesError
+
+    try:
+        return load_rules(settings.rules, settings.environment)
+    except RulesError as error:
+        for fault in error.faults:
+            print(fault_text(fault))
+        say(f"{len(error.faults)} fault(s)")
+        raise typer.Exit(PROBLEM) from None
+
+
+def _start_faults(loaded: LoadedRules, settings: Settings) -> list[str]:
+    """What stands in the way here, with this environment; warnings are printed at once."""
+    from proxy.core.rules.admission import start_faults, start_warnings
+
+    for line in start_warnings(loaded.rules, settings.has_secret):
+        print(f"warning: {line}")
+    return start_faults(loaded.rules, settings.has_secret)
+
+
+def _print_notes(loaded: LoadedRules) -> None:
+    """What is worth a look, although nothing is wrong with it."""
+    from proxy.core.rules.fault_text import fault_text
+    from proxy.core.rules.in_force import not_in_force
+
+    for warning in loaded.warnings:
+        print(f"warning: {fault_text(warning)}")
+    for key in not_in_force(loaded.rules):
+        print(f"not yet in force: {key}")
+
+
+def _dump(value: Any, form: Form) -> None:
+    if form is Form.JSON:
+        import orjson
+
+        sys.stdout.write(orjson.dumps(value, option=orjson.OPT_INDENT_2).decode() + "\n")
+        return
+    import yaml
+
+    yaml.safe_dump(value, sys.stdout, sort_keys=False, allow_unicode=True, width=100)
