@@ -94,6 +94,7 @@ class Verdict:
     why: str | None = None
     config_fault: bool = False  # an operator must act: counted and alerted, no breaker failure
     retry_after: float | None = None  # seconds the arm asked for
+    rescuable: bool = True  # False: the other arm is not asked, even though nothing ran
 
     @property
     def delivers(self) -> bool:
@@ -116,7 +117,8 @@ class Head:
     `path` and `query` are as on the wire, still percent-encoded.  `named` maps lower-case
     names to values (the last of equal names).  `end_to_end` holds what may be
     forwarded: no hop-by-hop field, nothing nominated by Connection, no framing, Host,
-    Forwarded, X-Forwarded-*, and none of our own x-callsplit-* fields.
+    Forwarded, X-Forwarded-*, and none of our own x-callsplit-* fields.  `repeated` holds the
+    lower-case names that stood more than once; `target` is path and query in one, as on the wire.
     """
 
     method: str
@@ -124,9 +126,11 @@ class Head:
     query: str
     named: dict[bytes, bytes]
     end_to_end: Headers
-    host: bytes
+    host: bytes  # that the client asked (a trusted proxy may tell)
     peer: str  # the client's address, after trusted-proxy parsing
     secure: bool = False  # the client's leg is TLS (or a trusted proxy says so)
+    target: str = ""
+    repeated: frozenset[bytes] = frozenset()
 
 
 @dataclass(slots=True)
@@ -134,7 +138,8 @@ class Call:
     """One request of a call, recognised.  What a backend is asked to answer.
 
     `id` is None if no usable call ID was found.  `start_ms` is the call's own start,
-    None if missing or unusable.  `arguments` is the raw JSON of the tool's arguments;
+    None if missing or unusable.  `arguments` is the raw JSON of the tool's arguments, in valid
+    UTF-8 (a strict decoder may still refuse 1e999 or a nesting of thousands);
     `rpc_id` the raw JSON of a JSON-RPC id (None for a notification), `rpc_method` its method.
     """
 
