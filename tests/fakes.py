@@ -5,7 +5,13 @@ from __future__ import annotations
 import http.server
 import json
 import threading
+from collections.abc import Iterable
 from typing import Any
+
+from proxy.core.breaker import Transition
+from proxy.core.exchange import Attempt, Exchange
+from proxy.core.model import Kind
+from proxy.errors import ClientGone, Refused
 
 
 class FakeClock:
@@ -100,3 +106,77 @@ class FakeAdmin:
         self._server.shutdown()
         self._thread.join()
         self._server.server_close()
+
+
+class FakeIncoming:
+    """A request as the listener would hand it over; `pieces` of its body come when read."""
+
+    def __init__(
+        self,
+        method: str = "POST",
+        target: str = "/retell",
+        headers: Iterable[tuple[bytes, bytes]] = (),
+        body: bytes = b"",
+        *,
+        peer: str = "192.0.2.1",
+        chunked: bool = False,
+        host: bytes = b"retell.example",
+    ) -> None:
+        framing = (b"Transfer-Encoding", b"chunked")
+        if not chunked:
+            framing = (b"Content-Length", b"%d" % len(body))
+        self.method = method
+        self.target = target
+        self.version = (1, 1)
+        self.headers = ((b"Host", host), *headers, framing)
+        self.peer = peer
+        self.secure = False
+        self.gone = False
+        self.asked: tuple[int, float] | None = None  # limit and deadline of the read
+        self._chunked = chunked
+        self._body = body
+
+    def declared_length(self) -> int | None:
+        return None if self._chunked else len(self._body)
+
+    async def read(self, limit: int, deadline: float) -> bytes:
+        self.asked = (limit, deadline)
+        if self.gone:
+            raise ClientGone("the caller hung up")
+        if len(self._body) > limit:
+            raise Refused(413, "body_too_large", "The request body is too large.", close=True)
+        return self._body
+
+
+class FakeWatch:
+    """Remembers what it was told, each as (what, with what)."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[str, Any]] = []
+
+    def exchange_ended(self, exchange: Exchange) -> None:
+        self.told.append(("exchange", exchange))
+
+    def attempt_ended(self, attempt: Attempt) -> None:
+        self.told.append(("attempt", attempt))
+
+    def rescued(self, from_arm: str, why: str) -> None:
+        self.told.append(("rescued", (from_arm, why)))
+
+    def last_answered(self, kind: Kind) -> None:
+        self.told.append(("last_answer", kind))
+
+    def breaker_changed(self, arm: str, transition: Transition) -> None:
+        self.told.append(("breaker", (arm, transition)))
+
+    def config_fault(self, arm: str, detail: str) -> None:
+        self.told.append(("config_fault", (arm, detail)))
+
+    def auth_failed(self, reason: str) -> None:
+        self.told.append(("auth_failed", reason))
+
+    def rate_limited(self, scope: str) -> None:
+        self.told.append(("rate_limited", scope))
+
+    def crashed(self, where: str, error: BaseException) -> None:
+        self.told.append(("crashed", (where, error)))

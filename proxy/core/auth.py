@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from proxy.core.model import Head, Kind
 from proxy.core.requirement import OPEN, SIGNATURE, TOKEN, Requirement
-from proxy.core.signature import HEADER, TOLERANCE_MS, SignatureResult, identify, well_formed
+from proxy.core.signature import HEADER, TOLERANCE_MS, SignatureResult, Stamp, identify, read
 from proxy.core.tokens import TokenSet, bearer
 
 
@@ -25,7 +25,7 @@ class Failure(StrEnum):
 
 
 _NO_TOKEN = (-1, Failure.MISSING)
-_NO_SIGNATURE = (None, Failure.MISSING)
+_NO_STAMP = (None, Failure.MISSING)
 _NEAREST_FIRST = (Failure.STALE, Failure.WRONG, Failure.MALFORMED, Failure.MISSING)
 
 
@@ -45,7 +45,7 @@ class Presented(NamedTuple):
     """What a head shows: a token, already judged, and a signature that waits for the body."""
 
     token: int  # the place of the token that holds, or -1
-    signature: bytes | None  # well-formed and one of our keys may have made it
+    stamp: Stamp | None  # of a signature that one of our keys may have made
     failures: tuple[Failure | None, Failure | None]  # of the token, of the signature
     possible: int  # the proofs that it may turn out to hold
 
@@ -121,9 +121,9 @@ class AuthPolicy:
     def present(self, head: Head) -> Presented:
         """Read what a request's head shows of itself; raises on no bytes whatever."""
         token, no_token = self._judge(head) if b"authorization" in head.named else _NO_TOKEN
-        signature, unsigned = self._read(head) if HEADER in head.named else _NO_SIGNATURE
-        possible = TOKEN * (token >= 0) | SIGNATURE * (signature is not None)
-        return Presented(token, signature, (no_token, unsigned), possible)
+        stamp, unsigned = self._read(head) if HEADER in head.named else _NO_STAMP
+        possible = TOKEN * (token >= 0) | SIGNATURE * (stamp is not None)
+        return Presented(token, stamp, (no_token, unsigned), possible)
 
     def could_satisfy(self, kinds: frozenset[Kind], presented: Presented) -> bool:
         """Tell before the body whether any kind of this path is within reach."""
@@ -147,10 +147,8 @@ class AuthPolicy:
     ) -> AuthResult:
         """Judge a request of `kind` on a path that takes `kinds`, over its raw body."""
         held, credential, failures = presented.possible & TOKEN, "", presented.failures
-        if presented.signature is not None:
-            result, place = identify(
-                self._keys, body, presented.signature, wall_ms, self._tolerance_ms
-            )
+        if presented.stamp is not None:
+            result, place = identify(self._keys, body, presented.stamp, wall_ms, self._tolerance_ms)
             if result is SignatureResult.OK:
                 held, credential = held | SIGNATURE, self._key_names[place]
             else:
@@ -170,11 +168,11 @@ class AuthPolicy:
         place = self._tokens.find(token)
         return place, Failure.WRONG if place < 0 else None
 
-    def _read(self, head: Head) -> tuple[bytes | None, Failure | None]:
-        value = head.named[HEADER]
-        if HEADER in head.repeated or not well_formed(value):
+    def _read(self, head: Head) -> tuple[Stamp | None, Failure | None]:
+        stamp = None if HEADER in head.repeated else read(head.named[HEADER])
+        if stamp is None:
             return None, Failure.MALFORMED
-        return (value, None) if self._keys else (None, Failure.WRONG)
+        return (stamp, None) if self._keys else (None, Failure.WRONG)
 
 
 def nearest(wanted: int, failures: tuple[Failure | None, Failure | None]) -> Failure:

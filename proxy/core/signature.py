@@ -11,8 +11,12 @@ import re
 from binascii import unhexlify
 from collections.abc import Sequence
 from enum import StrEnum
+from typing import TypeAlias
 
 HEADER = b"x-retell-signature"
+
+Stamp: TypeAlias = tuple[int, bytes]
+"""Unix milliseconds and the raw digest, as a header claims them."""
 
 TOLERANCE_MS = 300_000
 """How far a signature's time may lie from ours, either way, unless the rules say otherwise."""
@@ -31,15 +35,19 @@ class SignatureResult(StrEnum):
     WRONG = "wrong"
 
 
+_WRONG = (SignatureResult.WRONG, -1)
+
+
 def sign(key: bytes, body: bytes, ms: int) -> bytes:
     """Return the header's value for `body`, signed at `ms` (unix milliseconds)."""
     digest = hmac.digest(key, b"%b%d" % (body, ms), "sha256")
     return b"v=%d,d=%b" % (ms, digest.hex().encode())
 
 
-def well_formed(header: bytes) -> bool:
-    """Tell whether `header` could be a signature at all; all that is known before the body."""
-    return _FORM.fullmatch(header) is not None
+def read(header: bytes) -> Stamp | None:
+    """Time and digest in `header`; None if it is malformed.  All that is known before the body."""
+    form = _FORM.fullmatch(header)
+    return None if form is None else (int(form[1]), unhexlify(form[2]))
 
 
 def verify(
@@ -50,37 +58,31 @@ def verify(
     tolerance_ms: int = TOLERANCE_MS,
 ) -> SignatureResult:
     """Judge `header` over the raw `body`; raises on no bytes whatever."""
-    return identify(keys, body, header, wall_ms, tolerance_ms)[0]
+    if header is None:
+        return SignatureResult.MISSING
+    stamp = read(header)
+    if stamp is None:
+        return SignatureResult.MALFORMED
+    return identify(keys, body, stamp, wall_ms, tolerance_ms)[0]
 
 
 def identify(
     keys: Sequence[bytes],
     body: bytes,
-    header: bytes | None,
+    stamp: Stamp,
     wall_ms: int,
     tolerance_ms: int = TOLERANCE_MS,
 ) -> tuple[SignatureResult, int]:
-    """Judge like `verify`, and return the index of the key that signed (-1 if none of them).
+    """Judge what was read: ok, stale or wrong, and the place of the key that signed (or -1).
 
     An exact `tolerance_ms` is still in time, as in Retell's SDKs.
     """
-    if header is None:
-        return SignatureResult.MISSING, -1
-    form = _FORM.fullmatch(header)
-    if form is None:
-        return SignatureResult.MALFORMED, -1
-    ms = int(form[1])
-    signer = _signer(keys, b"%b%d" % (body, ms), unhexlify(form[2]))
-    if signer < 0:
-        return SignatureResult.WRONG, -1
-    if abs(wall_ms - ms) > tolerance_ms:
-        return SignatureResult.STALE, signer
-    return SignatureResult.OK, signer
-
-
-def _signer(keys: Sequence[bytes], message: bytes, digest: bytes) -> int:
-    found = -1
-    for index, key in enumerate(keys):  # To the end: how long it takes says nothing of which key.
+    ms, digest = stamp
+    message, signer = b"%b%d" % (body, ms), -1
+    for place, key in enumerate(keys):  # To the end: how long it takes says nothing of which key.
         if hmac.compare_digest(hmac.digest(key, message, "sha256"), digest):
-            found = index
-    return found
+            signer = place
+    if signer < 0:
+        return _WRONG
+    result = SignatureResult.OK if abs(wall_ms - ms) <= tolerance_ms else SignatureResult.STALE
+    return result, signer

@@ -1,0 +1,194 @@
+"""Who may ask, and how much?  What is turned away here never reaches an arm.
+
+Along a request's path: `screen` the head, read the `body`, `authorise` the call, `meter` it.
+What they raise, `refuse` shapes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection
+from dataclasses import dataclass
+
+import orjson
+
+from proxy.core.addresses import NOWHERE, Networks
+from proxy.core.auth import AuthPolicy, Failure, Presented
+from proxy.core.force import Force
+from proxy.core.guard import check_request
+from proxy.core.head import drop, read_head
+from proxy.core.limits import Gcra, Limit, neighbourhood
+from proxy.core.model import Call, Head, Headers, Kind, Reply
+from proxy.core.routes import Route, check_method, is_ours_in_disguise, match
+from proxy.errors import Refused
+from proxy.ports import Incoming, Watch
+
+_NO_KINDS: frozenset[Kind] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class EdgeRules:
+    """What the rules say of callers, compiled.  A limit that is None does not bind."""
+
+    auth: AuthPolicy
+    allow: Networks = NOWHERE  # nowhere: any address may ask
+    trusted: Networks = NOWHERE  # proxies whose X-Forwarded-* is believed
+    body_limit: int = 10 * 2**20
+    body_timeout: float = 30.0
+    tool_limit: Limit | None = None  # per credential and tool
+    address_limit: Limit | None = None  # per address, without a valid credential
+    force: Force | None = None
+    passthrough: bool = False  # paths that are not ours are somebody's
+    backend_paths: Collection[str] = ()  # where backends are called: never reached directly
+
+
+@dataclass(slots=True)
+class Visit:
+    """What the edge knows of one request.
+
+    `route` None: a path that is not ours, to be passed through.  `credential` names what the
+    request proved itself by, "" if by nothing (yet).
+    """
+
+    head: Head
+    presented: Presented
+    arrived: float
+    route: Route | None = None
+    forced: str | None = None  # the arm that a holder of the force token named
+    credential: str = ""
+    counted: bool = False  # against its address
+
+    @property
+    def kinds(self) -> frozenset[Kind]:
+        """What its path takes; nothing where there is nothing to authorise."""
+        return self.route.kinds if self.route is not None else _NO_KINDS
+
+
+class Edge:
+    """One rule set's edge; `previous` hands on what its limits remember, where they stay."""
+
+    def __init__(self, rules: EdgeRules, watch: Watch, previous: Edge | None = None) -> None:
+        self._rules = rules
+        self._watch = watch
+        tool_before = previous._by_tool if previous is not None else None
+        address_before = previous._by_address if previous is not None else None
+        self._by_tool: Gcra | None = _limiter(rules.tool_limit, tool_before)
+        self._by_address: Gcra | None = _limiter(rules.address_limit, address_before)
+
+    def screen(self, incoming: Incoming, now: float) -> Visit:
+        """Judge what is known before the body; raises `Refused`."""
+        rules = self._rules
+        head = read_head(
+            incoming.method,
+            incoming.target,
+            incoming.headers,
+            peer=incoming.peer,
+            secure=incoming.secure,
+            trusted=rules.trusted,
+        )
+        if rules.allow and head.peer not in rules.allow:
+            raise Refused(403, "address_not_allowed", "This address may not ask.", close=True)
+        visit = Visit(head, rules.auth.present(head), now)
+        if not visit.presented.possible:
+            self._count_address(visit)
+        check_request(head, incoming.version)
+        visit.route = self._route(head)
+        if (incoming.declared_length() or 0) > rules.body_limit:
+            raise Refused(413, "body_too_large", "The request body is too large.", close=True)
+        self._check_reach(visit)
+        if rules.force is not None:
+            self._read_force(visit, rules.force)
+        return visit
+
+    async def body(self, incoming: Incoming, visit: Visit, now: float) -> bytes:
+        """The whole body, as sent; raises `Refused` 413, 408 or 400, or `ClientGone`."""
+        del visit  # Every path has the same limit.
+        return await incoming.read(self._rules.body_limit, now + self._rules.body_timeout)
+
+    def authorise(self, call: Call, visit: Visit, wall_ms: int) -> None:
+        """Judge a recognised call and set `call.signed`; raises `Refused` 401."""
+        failure, visit.credential, call.signed = self._rules.auth.check(
+            call.kind, visit.kinds, visit.presented, call.body, wall_ms
+        )
+        if failure is not None:
+            raise self._unauthorised(visit, failure)
+        if not visit.credential:
+            self._count_address(visit)
+
+    def meter(self, call: Call, visit: Visit, now: float) -> None:
+        """Count a tool's call against who makes it; raises `Refused` 429."""
+        if self._by_tool is None or call.tool is None:
+            return
+        who = visit.credential or neighbourhood(visit.head.peer)
+        wait = self._by_tool.hit((who, call.tool), now)
+        if wait:
+            raise self._limited("tool", wait)
+
+    def refuse(self, refused: Refused, request_id: str) -> Reply:
+        """The answer to a request that is turned away; echoes nothing of it."""
+        headers: Headers = []
+        if refused.retry_after is not None:
+            headers.append((b"retry-after", b"%d" % refused.retry_after))
+        if refused.allow:
+            headers.append((b"allow", refused.allow.encode()))
+        if refused.challenge:
+            headers.append((b"www-authenticate", refused.challenge.encode()))
+        if refused.status == 204:
+            return Reply(204, headers, close=refused.close)
+        headers.append((b"content-type", b"application/json"))
+        error = {"code": refused.code, "message": refused.message, "request_id": request_id}
+        body = orjson.dumps({"error": error})
+        return Reply(refused.status, headers, body, close=refused.close)
+
+    def _route(self, head: Head) -> Route | None:
+        route = match(head.path)
+        if route is not None:
+            check_method(route, head.method)
+            return route
+        rules = self._rules
+        if not rules.passthrough or is_ours_in_disguise(head.path, rules.backend_paths):
+            raise Refused(404, "not_found", "There is nothing here.")
+        return None
+
+    def _check_reach(self, visit: Visit) -> None:
+        auth, presented, kinds = self._rules.auth, visit.presented, visit.kinds
+        if kinds and not auth.could_satisfy(kinds, presented):
+            raise self._unauthorised(visit, auth.shortfall(kinds, presented))
+        if not kinds and presented.token < 0:  # Nobody verifies a signature here.
+            self._count_address(visit)
+
+    def _unauthorised(self, visit: Visit, failure: Failure) -> Refused:
+        self._watch.auth_failed(failure)
+        self._count_address(visit)  # Guessing has its price: 429 comes before 401.
+        challenge = "Bearer" if self._rules.auth.wants_token(visit.kinds) else ""
+        return Refused(
+            401, "unauthorised", "The credentials are missing or wrong.", challenge=challenge
+        )
+
+    def _count_address(self, visit: Visit) -> None:
+        """Count a request without a valid credential, once; raises `Refused` 429."""
+        if self._by_address is None or visit.counted or not visit.head.peer:
+            return
+        visit.counted = True
+        wait = self._by_address.hit(neighbourhood(visit.head.peer), visit.arrived)
+        if wait:
+            raise self._limited("ip", wait)
+
+    def _limited(self, scope: str, wait: float) -> Refused:
+        self._watch.rate_limited(scope)
+        return Refused(
+            429, f"{scope}_limit", "Too many requests; later, please.", retry_after=math.ceil(wait)
+        )
+
+    def _read_force(self, visit: Visit, force: Force) -> None:
+        if force.header in visit.head.named:
+            visit.forced = force.arm(visit.head)
+            if visit.forced is None:
+                self._watch.auth_failed(Failure.WRONG)
+        drop(visit.head, force.header)  # It carries a token: no arm may see it.
+
+
+def _limiter(limit: Limit | None, before: Gcra | None) -> Gcra | None:
+    if limit is None:
+        return None
+    return before if before is not None and before.limit == limit else Gcra(limit)

@@ -1,0 +1,647 @@
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from proxy.core.addresses import NOWHERE, Networks
+from proxy.core.auth import AuthPolicy, Credentials
+from proxy.core.call_id import CallIds
+from proxy.core.force import Force
+from proxy.core.limits import Limit
+from proxy.core.model import Call, Kind
+from proxy.core.recognise import recognise
+from proxy.core.requirement import Requirement
+from proxy.core.signature import sign
+from proxy.edge import Edge, EdgeRules, Visit
+from proxy.errors import ClientGone, Refused
+from proxy.ports import Incoming, Watch
+from tests.fakes import FakeClock, FakeIncoming, FakeWatch
+
+TOKEN, BACKUP, KEY = b"primary-token-of-the-agent", b"backup-token", b"key_0123456789"
+WALL = FakeClock().wall_ms()
+EVENT = b'{"event":"call_started","call":{"call_id":"call_0001"}}'
+FUNCTION = b'{"name":"book_appointment","call":{"call_id":"call_0001"},"args":{}}'
+RPC = b'{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"book_appointment"}}'
+LISTING = b'{"jsonrpc":"2.0","id":1,"method":"tools/list"}'
+UNKNOWN = b'{"hello":"world"}'
+
+signature, token = Requirement.any_of(["signature"]), Requirement.any_of(["token"])
+SHIPPED = {
+    Kind.FUNCTION: signature,
+    Kind.EVENT: signature,
+    Kind.INBOUND: signature,
+    Kind.ALERT: signature,
+    Kind.ARGS: Requirement.any_of(["signature", "token"]),
+    Kind.MCP: token,
+    Kind.TOOLS: token,
+}
+
+
+def policy(require: Mapping[Kind, Requirement] = SHIPPED) -> AuthPolicy:
+    return AuthPolicy(require, Credentials((TOKEN, BACKUP), (KEY,)))
+
+
+def bearer(value: bytes = TOKEN) -> tuple[bytes, bytes]:
+    return b"Authorization", b"Bearer " + value
+
+
+def signed(body: bytes, *, key: bytes = KEY, ms: int = WALL) -> tuple[bytes, bytes]:
+    return b"X-Retell-Signature", sign(key, body, ms)
+
+
+class Gate:
+    """An edge, and how a request fares at it."""
+
+    def __init__(self, rules: EdgeRules | None = None, *, before: Edge | None = None) -> None:
+        self.watch = FakeWatch()
+        self.edge = Edge(rules or EdgeRules(policy()), self.watch, before)
+
+    async def pass_through(self, asked: FakeIncoming, now: float = 1000.0) -> Visit:
+        """All that the edge does on a request's path."""
+        visit = self.edge.screen(asked, now)
+        body = await self.edge.body(asked, visit, now)
+        if visit.route is not None and visit.kinds:
+            call = recognise(visit.route, visit.head, body, CallIds())
+            self.edge.authorise(call, visit, WALL)
+            self.edge.meter(call, visit, now)
+        return visit
+
+    async def refusal(self, asked: FakeIncoming, now: float = 1000.0) -> Refused:
+        with pytest.raises(Refused) as refused:
+            await self.pass_through(asked, now)
+        return refused.value
+
+    async def admitted(self, asked: FakeIncoming, times: int, now: float = 1000.0) -> int:
+        count = 0
+        for _ in range(times):
+            try:
+                await self.pass_through(asked, now)
+                count += 1
+            except Refused as refused:
+                if refused.status != 429:
+                    raise
+        return count
+
+
+def test_the_fakes_fit_their_ports() -> None:
+    incoming: Incoming = FakeIncoming()
+    watch: Watch = FakeWatch()
+
+    assert (incoming.peer, watch) == ("192.0.2.1", watch)
+
+
+# --- who may ask -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("target", "body", "proof", "credential"),
+    [
+        ("/retell", EVENT, signed(EVENT), "signature_0"),
+        ("/retell", FUNCTION, signed(FUNCTION), "signature_0"),
+        ("/retell/fn/book_appointment", b'{"date":"2026-01-02"}', bearer(), "token_0"),
+        ("/mcp", RPC, bearer(), "token_0"),
+        ("/mcp/call_0001", RPC, bearer(BACKUP), "token_1"),
+        ("/api/mcp/retell/tools", b'{"tool":"t","arguments":{}}', bearer(), "token_0"),
+        ("/api/retell/webhook-simple", EVENT, signed(EVENT), "signature_0"),
+    ],
+)
+async def test_who_shows_what_the_kind_requires_may_pass(
+    target: str, body: bytes, proof: tuple[bytes, bytes], credential: str
+) -> None:
+    gate = Gate()
+
+    visit = await gate.pass_through(FakeIncoming("POST", target, [proof], body))
+
+    assert visit.credential == credential
+    assert gate.watch.told == []
+
+
+@pytest.mark.parametrize(
+    ("target", "body", "headers", "label"),
+    [
+        ("/mcp", RPC, [], "missing"),
+        ("/mcp", RPC, [bearer(b"wrong")], "wrong"),
+        ("/mcp", RPC, [bearer(TOKEN[:-1])], "wrong"),
+        ("/mcp", RPC, [bearer(TOKEN + b"x")], "wrong"),
+        ("/mcp", RPC, [bearer(b"")], "malformed"),
+        ("/mcp", RPC, [bearer(), bearer()], "malformed"),
+        ("/mcp", RPC, [(b"Authorization", b"Basic eDp5")], "malformed"),
+        ("/mcp", RPC, [bearer("tökén".encode())], "wrong"),
+        ("/mcp", RPC, [signed(RPC)], "missing"),
+        ("/retell", EVENT, [signed(EVENT), signed(EVENT)], "malformed"),
+        ("/retell", EVENT, [(b"X-Retell-Signature", b"\xff" * 9000)], "malformed"),
+        ("/retell/fn/t", b"{}", [], "missing"),
+    ],
+)
+async def test_who_shows_nothing_that_could_do_has_no_body_read(
+    target: str, body: bytes, headers: list[tuple[bytes, bytes]], label: str
+) -> None:
+    gate, asked = Gate(), FakeIncoming("POST", target, headers, body)
+
+    refused = await gate.refusal(asked)
+
+    assert (refused.status, refused.code) == (401, "unauthorised")
+    assert asked.asked is None
+    assert gate.watch.told == [("auth_failed", label)]
+
+
+@pytest.mark.parametrize(
+    ("body", "headers", "label"),
+    [
+        (EVENT, [signed(EVENT, key=b"forged")], "wrong"),
+        (EVENT, [signed(EVENT + b" ")], "wrong"),
+        (EVENT, [signed(EVENT, ms=WALL - 300_001)], "stale"),
+        (EVENT, [signed(EVENT, ms=WALL + 300_001)], "stale"),
+        (EVENT, [bearer()], "missing"),
+        (UNKNOWN, [bearer()], "missing"),
+        (UNKNOWN, [signed(UNKNOWN)], "missing"),
+        (RPC, [signed(RPC)], "missing"),
+    ],
+)
+async def test_what_the_kind_requires_is_known_only_after_the_body(
+    body: bytes, headers: list[tuple[bytes, bytes]], label: str
+) -> None:
+    gate, asked = Gate(), FakeIncoming("POST", "/retell", headers, body)
+
+    refused = await gate.refusal(asked)
+
+    assert refused.status == 401
+    assert asked.asked is not None
+    assert gate.watch.told == [("auth_failed", label)]
+
+
+async def test_every_401_reads_the_same() -> None:
+    """What was wrong is for the operator's metrics, not for the guesser."""
+    gate = Gate()
+    wrongs = [[], [bearer(b"wrong")], [bearer(TOKEN[:-1])], [bearer(), bearer()], [bearer(b"")]]
+
+    replies = [
+        gate.edge.refuse(await gate.refusal(FakeIncoming("POST", "/mcp", wrong, RPC)), "id")
+        for wrong in wrongs
+    ]
+
+    assert all(reply == replies[0] for reply in replies)
+
+
+@pytest.mark.parametrize(
+    ("require", "challenge"),
+    [(SHIPPED, "Bearer"), ({Kind.EVENT: signature}, "")],
+    ids=["a token would do", "only a signature would do"],
+)
+async def test_a_401_names_the_scheme_that_would_do(
+    require: Mapping[Kind, Requirement], challenge: str
+) -> None:
+    gate = Gate(EdgeRules(policy(require)))
+
+    refused = await gate.refusal(FakeIncoming("POST", "/retell", [], EVENT))
+
+    assert refused.challenge == challenge
+
+
+async def test_a_call_learns_whether_retell_signed_it() -> None:
+    gate = Gate(EdgeRules(policy({})))
+    for proof, expected in [(signed(EVENT), True), (signed(EVENT, key=b"x"), False)]:
+        asked = FakeIncoming("POST", "/retell", [proof], EVENT)
+        visit = gate.edge.screen(asked, 0.0)
+        call = Call(Kind.EVENT, visit.head, EVENT)
+        gate.edge.authorise(call, visit, WALL)
+
+        assert call.signed is expected
+
+
+async def test_without_rules_nobody_is_asked_for_anything() -> None:
+    gate = Gate(EdgeRules(policy({})))
+
+    for target, body in [("/retell", EVENT), ("/mcp", RPC), ("/retell", UNKNOWN)]:
+        visit = await gate.pass_through(FakeIncoming("POST", target, [], body))
+
+        assert visit.credential == ""
+
+
+# --- from where --------------------------------------------------------------------------------
+
+OFFICE = Networks.of(["198.51.100.0/24", "2001:db8::/32"])
+
+
+@pytest.mark.parametrize(
+    ("peer", "status"),
+    [
+        ("198.51.100.7", None),
+        ("::ffff:198.51.100.7", None),
+        ("2001:db8::1", None),
+        ("2001:db8::1%eth0", None),
+        ("192.0.2.1", 403),
+        ("::ffff:192.0.2.1", 403),
+        ("198.51.101.1", 403),
+        ("", 403),
+        ("unknown", 403),
+    ],
+)
+async def test_an_address_outside_the_list_is_refused_before_anything_is_read(
+    peer: str, status: int | None
+) -> None:
+    gate = Gate(EdgeRules(policy(), allow=OFFICE))
+    asked = FakeIncoming("POST", "/mcp", [bearer()], RPC, peer=peer)
+
+    if status is None:
+        assert (await gate.pass_through(asked)).credential == "token_0"
+    else:
+        refused = await gate.refusal(asked)
+        assert (refused.status, refused.code, refused.close) == (403, "address_not_allowed", True)
+        assert asked.asked is None
+
+
+@pytest.mark.parametrize(
+    ("trusted", "forwarded", "status"),
+    [
+        (NOWHERE, b"198.51.100.7", 403),
+        (Networks.of(["192.0.2.1"]), b"198.51.100.7", None),
+        (Networks.of(["192.0.2.1"]), b"198.51.100.7, 203.0.113.9", 403),
+        (Networks.of(["192.0.2.1"]), b"203.0.113.9, 198.51.100.7", None),
+    ],
+)
+async def test_the_list_is_asked_for_the_client_not_for_who_says_so(
+    trusted: Networks, forwarded: bytes, status: int | None
+) -> None:
+    gate = Gate(EdgeRules(policy(), allow=OFFICE, trusted=trusted))
+    asked = FakeIncoming("POST", "/mcp", [bearer(), (b"X-Forwarded-For", forwarded)], RPC)
+
+    if status is None:
+        assert (await gate.pass_through(asked)).head.peer == "198.51.100.7"
+    else:
+        assert (await gate.refusal(asked)).status == status
+
+
+# --- which requests ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("method", "target", "status", "allow"),
+    [
+        ("GET", "/", 404, ""),
+        ("POST", "/retell/", 404, ""),
+        ("POST", "/RETELL", 404, ""),
+        ("POST", "/metrics", 404, ""),
+        ("GET", "/mcp", 405, "POST"),
+        ("POST", "/api/mcp/retell/health", 405, "GET, HEAD"),
+        ("TRACE", "/retell", 405, "DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT"),
+        ("BREW", "/retell", 501, ""),
+        ("POST", "http://evil.example/retell", 421, ""),
+        ("POST", "/retell#x", 400, ""),
+        ("OPTIONS", "*", 204, ""),
+    ],
+)
+async def test_what_is_no_request_for_us_is_answered_here(
+    method: str, target: str, status: int, allow: str
+) -> None:
+    asked = FakeIncoming(method, target, [bearer()], b"")
+
+    refused = await Gate().refusal(asked)
+
+    assert (refused.status, refused.allow) == (status, allow)
+    assert asked.asked is None
+
+
+async def test_our_own_authority_in_absolute_form_is_routed_by_its_path() -> None:
+    asked = FakeIncoming("POST", "http://retell.example/mcp/call_7?x=1", [bearer()], RPC)
+
+    visit = await Gate().pass_through(asked)
+
+    assert visit.route is not None
+    assert (visit.route.call_id, visit.head.target) == ("call_7", "/mcp/call_7?x=1")
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+async def test_health_is_public(method: str) -> None:
+    visit = await Gate().pass_through(FakeIncoming(method, "/api/mcp/retell/health"))
+
+    assert visit.route is not None
+
+
+# --- how large ---------------------------------------------------------------------------------
+
+
+async def test_a_declared_size_over_the_limit_is_refused_from_the_head() -> None:
+    gate, asked = Gate(), FakeIncoming("POST", "/mcp", [bearer()], b"x" * (10 * 2**20 + 1))
+
+    refused = await gate.refusal(asked)
+
+    assert (refused.status, refused.code, refused.close) == (413, "body_too_large", True)
+    assert asked.asked is None
+
+
+async def test_exactly_the_limit_is_read_whole() -> None:
+    asked = FakeIncoming("POST", "/retell", [signed(EVENT)], EVENT)
+    gate = Gate(EdgeRules(policy(), body_limit=len(EVENT)))
+
+    await gate.pass_through(asked)
+
+    assert asked.asked is not None
+
+
+async def test_a_chunked_body_is_bounded_while_it_is_read() -> None:
+    asked = FakeIncoming("POST", "/mcp", [bearer()], b"x" * 101, chunked=True)
+    gate = Gate(EdgeRules(policy(), body_limit=100, body_timeout=7.0))
+
+    refused = await gate.refusal(asked, now=50.0)
+
+    assert refused.status == 413
+    assert asked.asked == (100, 57.0)
+
+
+async def test_a_caller_who_hangs_up_is_no_refusal() -> None:
+    asked = FakeIncoming("POST", "/mcp", [bearer()], RPC)
+    asked.gone = True
+
+    with pytest.raises(ClientGone):
+        await Gate().pass_through(asked)
+
+
+# --- how many ----------------------------------------------------------------------------------
+
+
+def limited(
+    *,
+    tools: Limit | None = None,
+    addresses: Limit | None = None,
+    require: Mapping[Kind, Requirement] = SHIPPED,
+    **more: Any,
+) -> EdgeRules:
+    return EdgeRules(policy(require), tool_limit=tools, address_limit=addresses, **more)
+
+
+async def test_exactly_the_limit_of_a_tool_is_admitted() -> None:
+    gate = Gate(limited(tools=Limit(100, burst=1)))
+    asked = FakeIncoming("POST", "/mcp", [bearer()], RPC)
+
+    assert await gate.admitted(asked, 250) == 100
+    assert await gate.admitted(asked, 250, now=1000.6) == 1
+    assert gate.watch.told == [("rate_limited", "tool")] * 399
+
+
+async def test_a_limited_caller_is_told_when_to_come_back() -> None:
+    gate = Gate(limited(tools=Limit(1, burst=2)))
+    asked = FakeIncoming("POST", "/mcp", [bearer()], RPC)
+    await gate.admitted(asked, 2)
+
+    refused = await gate.refusal(asked, now=1000.5)
+
+    assert (refused.status, refused.code, refused.retry_after) == (429, "tool_limit", 60)
+
+
+async def test_every_credential_and_every_tool_has_its_own_limit() -> None:
+    gate = Gate(limited(tools=Limit(1)))
+    other = RPC.replace(b"book_appointment", b"get_slots")
+
+    for proof, body in [(bearer(), RPC), (bearer(BACKUP), RPC), (bearer(), other)]:
+        assert await gate.admitted(FakeIncoming("POST", "/mcp", [proof], body), 3) == 1
+
+
+async def test_one_tool_has_one_limit_over_all_its_languages() -> None:
+    gate = Gate(limited(tools=Limit(1)))
+    guide = b'{"tool":"book_appointment","arguments":{}}'
+
+    assert await gate.admitted(FakeIncoming("POST", "/mcp", [bearer()], RPC), 1) == 1
+    asked = FakeIncoming("POST", "/api/mcp/retell/tools", [bearer()], guide)
+    assert await gate.admitted(asked, 5) == 0
+
+
+async def test_without_a_credential_each_address_has_its_own_limit_per_tool() -> None:
+    gate = Gate(limited(tools=Limit(1), require={}))
+
+    for peer in ("192.0.2.1", "192.0.2.2"):
+        assert await gate.admitted(FakeIncoming("POST", "/mcp", [], RPC, peer=peer), 5) == 1
+
+
+@pytest.mark.parametrize(
+    ("target", "body", "proof"),
+    [("/retell", EVENT, signed(EVENT)), ("/mcp", LISTING, bearer())],
+)
+async def test_what_calls_no_tool_has_no_tool_limit(
+    target: str, body: bytes, proof: tuple[bytes, bytes]
+) -> None:
+    gate = Gate(limited(tools=Limit(1)))
+
+    assert await gate.admitted(FakeIncoming("POST", target, [proof], body), 20) == 20
+
+
+async def test_a_valid_credential_is_never_refused_for_its_address() -> None:
+    """All of Retell calls from one address, which may be shared with an attacker."""
+    gate = Gate(limited(addresses=Limit(5)))
+    stranger = FakeIncoming("POST", "/mcp", [bearer(b"wrong")], RPC)
+    for _ in range(50):
+        await gate.refusal(stranger)
+    assert (await gate.refusal(stranger)).status == 429
+
+    assert await gate.admitted(FakeIncoming("POST", "/mcp", [bearer()], RPC), 100) == 100
+    event = FakeIncoming("POST", "/retell", [signed(EVENT)], EVENT)
+    assert await gate.admitted(event, 100) == 100
+
+
+@pytest.mark.parametrize(
+    ("target", "headers", "body"),
+    [
+        ("/mcp", [], RPC),
+        ("/mcp", [bearer(b"wrong")], RPC),
+        ("/mcp", [signed(RPC)], RPC),
+        ("/retell", [signed(EVENT, key=b"forged")], EVENT),
+        ("/retell", [signed(EVENT, ms=WALL - 10**6)], EVENT),
+        ("/nothing", [], b""),
+        ("/retell#", [], b""),
+    ],
+)
+async def test_without_a_valid_credential_an_address_has_exactly_its_limit(
+    target: str, headers: list[tuple[bytes, bytes]], body: bytes
+) -> None:
+    gate = Gate(limited(addresses=Limit(20)))
+    asked = FakeIncoming("POST", target, headers, body)
+
+    statuses = [(await gate.refusal(asked)).status for _ in range(60)]
+
+    assert 429 not in statuses[:20]
+    assert statuses[20:] == [429] * 40
+    refused = await gate.refusal(asked)
+    assert (refused.code, refused.retry_after) == ("ip_limit", 3)
+    assert ("rate_limited", "ip") in gate.watch.told
+
+
+@pytest.mark.parametrize(
+    ("method", "target", "headers", "body", "require"),
+    [
+        ("POST", "/retell", [], EVENT, {}),
+        ("POST", "/retell", [signed(EVENT, key=b"forged")], EVENT, {}),
+        ("GET", "/api/mcp/retell/health", [], b"", SHIPPED),
+        ("GET", "/api/mcp/retell/health", [signed(b"", key=b"forged")], b"", SHIPPED),
+        ("GET", "/login", [], b"", SHIPPED),
+        ("GET", "/login", [signed(b"", key=b"forged")], b"", SHIPPED),
+    ],
+)
+async def test_where_nothing_is_required_an_address_has_its_limit_all_the_same(
+    method: str,
+    target: str,
+    headers: list[tuple[bytes, bytes]],
+    body: bytes,
+    require: Mapping[Kind, Requirement],
+) -> None:
+    gate = Gate(limited(addresses=Limit(20), require=require, passthrough=True))
+
+    assert await gate.admitted(FakeIncoming(method, target, headers, body), 50) == 20
+
+
+async def test_a_token_lifts_the_address_limit_from_open_paths_too() -> None:
+    gate = Gate(limited(addresses=Limit(5), passthrough=True))
+
+    assert await gate.admitted(FakeIncoming("GET", "/login", [bearer()]), 50) == 50
+
+
+async def test_addresses_do_not_pay_for_each_other() -> None:
+    gate = Gate(limited(addresses=Limit(1), require={}))
+
+    assert await gate.admitted(FakeIncoming(body=EVENT, peer="192.0.2.1"), 9) == 1
+    assert await gate.admitted(FakeIncoming(body=EVENT, peer="192.0.2.2"), 9) == 1
+    assert await gate.admitted(FakeIncoming(body=EVENT, peer="2001:db8::1"), 9) == 1
+    assert await gate.admitted(FakeIncoming(body=EVENT, peer="2001:db8::2"), 9) == 0
+
+
+async def test_callers_over_a_unix_socket_have_no_address_to_count() -> None:
+    gate = Gate(limited(addresses=Limit(1), require={}))
+
+    assert await gate.admitted(FakeIncoming(body=EVENT, peer=""), 9) == 9
+
+
+async def test_a_limit_remembers_across_a_reload_that_leaves_it_alone() -> None:
+    rules = limited(tools=Limit(3), addresses=Limit(3), require={})
+    asked = FakeIncoming("POST", "/mcp", [], RPC)
+    before = Gate(rules)
+    await before.admitted(asked, 3)
+
+    same = Gate(limited(tools=Limit(3), addresses=Limit(3), require={}), before=before.edge)
+    other = Gate(limited(tools=Limit(4), addresses=Limit(4), require={}), before=before.edge)
+    without = Gate(limited(require={}), before=before.edge)
+    again = Gate(rules, before=without.edge)
+
+    assert await same.admitted(asked, 9) == 0
+    assert await other.admitted(asked, 9) == 4
+    assert await without.admitted(asked, 9) == 9
+    assert await again.admitted(asked, 9) == 3
+
+
+# --- paths that are not ours -------------------------------------------------------------------
+
+
+async def test_other_paths_pass_only_where_the_rules_say_so() -> None:
+    asked = FakeIncoming("GET", "/login?next=%2F")
+
+    assert (await Gate().refusal(asked)).status == 404
+    visit = await Gate(EdgeRules(policy(), passthrough=True)).pass_through(asked)
+    assert visit.route is None
+    assert (visit.head.path, visit.head.query) == ("/login", "next=%2F")
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "/retell/",
+        "/RETELL",
+        "/x/../retell",
+        "/%72etell",
+        "//mcp",
+        "/mcp/",
+        "/app/hook",
+        "/APP/hook",
+    ],
+)
+async def test_a_path_that_looks_like_one_of_ours_or_an_arms_never_passes(target: str) -> None:
+    rules = EdgeRules(policy(), passthrough=True, backend_paths=("/app/hook",))
+
+    assert (await Gate(rules).refusal(FakeIncoming("POST", target))).status == 404
+
+
+# --- forcing an arm ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("value", "forced", "told"),
+    [
+        (b"webhook s3cret", "webhook", []),
+        (b"webhook wrong", None, [("auth_failed", "wrong")]),
+        (b"webhook", None, [("auth_failed", "wrong")]),
+        (None, None, []),
+    ],
+)
+async def test_a_holder_of_the_token_forces_an_arm_and_no_arm_sees_it(
+    value: bytes | None, forced: str | None, told: list[tuple[str, str]]
+) -> None:
+    gate = Gate(EdgeRules(policy(), force=Force(b"x-force", b"s3cret")))
+    extra = [] if value is None else [(b"X-Force", value)]
+
+    visit = await gate.pass_through(FakeIncoming("POST", "/mcp", [bearer(), *extra], RPC))
+
+    assert visit.forced == forced
+    assert gate.watch.told == told
+    assert not [name for name, _ in visit.head.end_to_end if name.lower() == b"x-force"]
+
+
+# --- how a refusal reads -----------------------------------------------------------------------
+
+
+def test_a_refusal_is_short_json_with_a_request_id() -> None:
+    reply = Gate().edge.refuse(Refused(400, "bad_header", "A header is bad."), "req-7")
+
+    assert reply.status == 400
+    assert reply.headers == [(b"content-type", b"application/json")]
+    assert isinstance(reply.body, bytes)
+    assert json.loads(reply.body) == {
+        "error": {"code": "bad_header", "message": "A header is bad.", "request_id": "req-7"}
+    }
+    assert not reply.close
+
+
+@pytest.mark.parametrize(
+    ("refused", "header"),
+    [
+        (Refused(429, "c", "m", retry_after=7), (b"retry-after", b"7")),
+        (Refused(503, "c", "m", retry_after=0), (b"retry-after", b"0")),
+        (Refused(405, "c", "m", allow="GET, HEAD"), (b"allow", b"GET, HEAD")),
+        (Refused(401, "c", "m", challenge="Bearer"), (b"www-authenticate", b"Bearer")),
+    ],
+)
+def test_a_refusal_carries_the_header_that_helps(
+    refused: Refused, header: tuple[bytes, bytes]
+) -> None:
+    assert header in Gate().edge.refuse(refused, "id").headers
+
+
+def test_a_doubtful_request_ends_its_connection() -> None:
+    assert Gate().edge.refuse(Refused(400, "bad_framing", "m", close=True), "id").close
+
+
+def test_no_content_has_no_content() -> None:
+    reply = Gate().edge.refuse(Refused(204, "options", ""), "id")
+
+    assert (reply.status, reply.headers, reply.body) == (204, [], b"")
+
+
+@given(
+    st.sampled_from(["POST", "GET", "BREW"]),
+    st.sampled_from(["/retell", "/mcp", "/mcp/{x}", "/retell/fn/{x}", "/{x}", "{x}"]),
+    st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), max_size=20),
+    st.lists(st.sampled_from([b"Authorization", b"X-Retell-Signature", b"X-Call-ID", b"X-Y"])),
+    st.binary(max_size=60),
+)
+async def test_no_request_whatever_is_echoed_or_breaks_the_edge(
+    method: str, target: str, x: str, names: list[bytes], value: bytes
+) -> None:
+    marked = b"mArKeR" + value
+    asked = FakeIncoming(
+        method, target.replace("{x}", "mArKeR" + x), [(name, marked) for name in names], marked
+    )
+    gate = Gate(limited(tools=Limit(1), addresses=Limit(1), passthrough=True))
+    try:
+        await gate.pass_through(asked)
+    except Refused as refused:
+        reply = gate.edge.refuse(refused, "id")
+        assert b"mArKeR" not in b"".join([reply.body, *(v for _, v in reply.headers)])  # type: ignore[list-item]
