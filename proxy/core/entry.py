@@ -178,6 +178,10 @@ class Entry:
                 return cut
         return self._share
 
+    def effective(self, fields: Fields) -> float:
+        """The percentage in force for a call with these fields."""
+        return 0.0 if self.kill else self.cut_for(fields).effective
+
     def rule(self, call_id: str, fields: Fields) -> Ruling:
         """Decide for a call by its own fields: kill switch, overrides, share."""
         if self.kill:

@@ -52,8 +52,16 @@ class History:
         """All entries kept, oldest first."""
         return tuple(self._entries)
 
+    def commit(self, wished: Entry) -> Entry | None:
+        """Append a change if it is one; only turning the kill switch on is for all calls."""
+        latest = self.latest
+        if wished.terms == latest.terms:
+            return None
+        kills = wished.kill and not latest.kill
+        return self.append(replace(wished, scope=Scope.ALL_CALLS if kills else Scope.NEW_CALLS))
+
     def append(self, entry: Entry) -> Entry:
-        """Commit a change; returns it with its epoch.
+        """Put an entry at the end, whatever it says; returns it with its epoch.
 
         Entries take effect in the order of their commits, whatever the clock said: one for all
         calls takes those that still wait for their effect along, so none of them undoes it.

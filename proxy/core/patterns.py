@@ -17,6 +17,7 @@ MAX_SUBJECT = 256
 _TOKEN = re.compile(
     r"""(?P<skip>\\.|\(\?\#[^)]*\))                # an escape, a comment
       | (?P<set>\[\^?\]?(?:\\.|[^\]\\])*\])
+      | (?P<verbose>\(\?[aiLmsu]*x)              # blanks and comments would hide a repeat
       | (?P<atomic>\(\?>)
       | (?P<open>\()
       | (?P<close>\))
@@ -26,6 +27,10 @@ _TOKEN = re.compile(
     re.VERBOSE | re.DOTALL,
 )
 _ONCE = frozenset({"{0}", "{1}", "{0,1}", "{,1}", "{0,0}", "{1,1}", "{}"})
+_NESTED = (
+    "repeats a group that repeats itself, which can take for ever on one text;"
+    " make the inner repeat possessive (`++`, `*+`) or flatten it"
+)
 
 
 def compile_pattern(text: str) -> re.Pattern[str]:
@@ -38,16 +43,13 @@ def compile_pattern(text: str) -> re.Pattern[str]:
         raise ValueError(f"is no regular expression: {error.msg}") from error
     except (OverflowError, RecursionError) as error:
         raise ValueError("is no regular expression that can be compiled") from error
-    if _repeats_a_repeat(text):
-        raise ValueError(
-            "repeats a group that repeats itself, which can take for ever on one text;"
-            " make the inner repeat possessive (`++`, `*+`) or flatten it"
-        )
+    if danger := _danger(text):
+        raise ValueError(danger)
     return pattern
 
 
-def _repeats_a_repeat(text: str) -> bool:
-    """True for shapes such as `(a+)+`; the text is known to compile."""
+def _danger(text: str) -> str:
+    """What is wrong with shapes such as `(a+)+`, or ""; the text is known to compile."""
     repeats = [False]  # per open group: does anything in it repeat?
     atomic: list[bool] = []
     closed, end = False, -1  # the group that ended last: did it repeat, and where did it end
@@ -59,8 +61,10 @@ def _repeats_a_repeat(text: str) -> bool:
             case "close" if atomic:
                 closed, end = repeats.pop() and not atomic.pop(), token.end()
                 repeats[-1] |= closed
+            case "verbose":
+                return "uses the x flag, which patterns of one line have no use for"
             case "repeat" if token.group() not in _ONCE:
                 if closed and token.start() == end:
-                    return True
+                    return _NESTED
                 repeats[-1] = True
-    return False
+    return ""

@@ -20,9 +20,11 @@ def call_hash(call_id: str, salt: str) -> int:
     """
     text = f"{salt}:{call_id}"
     try:
-        hashed: int = mmh3.hash(text, 0, False)
+        # Never hand mmh3 a str: 5.3 crashes the process on one with a lone surrogate.
+        raw = text.encode()
     except UnicodeEncodeError:
-        hashed = mmh3.hash(_raw(text), 0, False)
+        raw = _raw(text)
+    hashed: int = mmh3.hash(raw, 0, False)
     return hashed
 
 

@@ -10,13 +10,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
-from proxy.core.entry import Entry, Override, Ruling, Scope
+from proxy.core.entry import Entry, Override, Ruling
 from proxy.core.frozen import NO_FIELDS, Thawed, freeze
 from proxy.core.history import History, usable_start
 from proxy.core.matchers import Fields
 from proxy.core.model import Call, Decision, Kind, Reason
 from proxy.core.records import Record, Records
 
+# Bound once: reading a member of an enumeration is slow in Python 3.11.
+_INBOUND, _FORCED = Kind.INBOUND, Reason.FORCED
 _ENDED = frozenset({"call_ended", "chat_ended"})
 _ANALYZED = frozenset({"call_analyzed", "chat_analyzed"})
 
@@ -83,11 +85,12 @@ class Splitter:
         if call.id is None:
             return self._without_id(wall_ms, forced)
         record = self.records.peek(call.id, wall_ms)
+        fields = self._fields(call, record)
         if record is not None and self._stands(record, forced):
-            ruling, fields = record.ruling, self._fields(call, record)
+            ruling = record.ruling
             decision = ruling.again
         else:
-            ruling, fields = self._rule(call.id, call, record, wall_ms=wall_ms, forced=forced)
+            ruling, _ = self._rule(call.id, call, record, wall_ms=wall_ms, forced=forced)
             decision = ruling.decision
         entry, overruling = ruling.entry, None
         if decision.arm != entry.otherwise:
@@ -140,7 +143,7 @@ class Splitter:
             salt=latest.salt if salt is None else salt,
             overrides=latest.overrides if overrides is None else overrides,
         )
-        return self._commit(wished, wall_ms=wall_ms, who=who, why=why)
+        return self.history.commit(replace(wished, at_ms=wall_ms, who=who, why=why))
 
     def sync(self, loaded: Entry, *, arms: Iterable[str] = ()) -> Entry | None:
         """Follow newly loaded rules; None if nothing of the split changed.
@@ -157,20 +160,13 @@ class Splitter:
         )
         self._loaded = loaded
         self._arms = frozenset({loaded.to, loaded.otherwise, *arms})
-        return self._commit(wished, wall_ms=loaded.at_ms, who=loaded.who, why=loaded.why)
-
-    def _commit(self, wished: Entry, *, wall_ms: int, who: str, why: str) -> Entry | None:
-        latest = self.history.latest
-        if wished.terms == latest.terms:
-            return None
-        scope = Scope.ALL_CALLS if wished.kill and not latest.kill else Scope.NEW_CALLS
-        return self.history.append(replace(wished, at_ms=wall_ms, scope=scope, who=who, why=why))
+        return self.history.commit(wished)
 
     def _without_id(self, wall_ms: int, forced: str | None) -> Look:
         entry = self.present(wall_ms)
         decision = entry.no_call_id
         if forced is not None and forced in self._arms and not entry.kill:
-            decision = Decision(forced, Reason.FORCED)
+            decision = Decision(forced, _FORCED)
         return Look(decision, entry)
 
     def _stands(self, record: Record, forced: str | None) -> bool:
@@ -217,13 +213,13 @@ class Splitter:
         frozen = freeze(paths, fields) if paths else ()
         if record is not None:
             self.records.revise(record, ruling, frozen)
-        elif call.kind is not Kind.INBOUND:
+        elif call.kind is not _INBOUND:
             start_ms = usable_start(call.start_ms, wall_ms)
             self.records.add(call_id, ruling, start_ms=start_ms, frozen=frozen, wall_ms=wall_ms)
 
     def _overruling(self, ruling: Ruling, fields: Fields) -> Override | None:
         """The override by tool or header that takes this request away from its call's arm."""
-        if ruling.decision.reason is Reason.FORCED:
+        if ruling.decision.reason is _FORCED:
             return None
         test = ruling.override is not None and ruling.override.test
         for holds, override in ruling.entry.by_request:
