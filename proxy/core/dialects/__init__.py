@@ -1,0 +1,1 @@
+"""The wire forms that callers and arms speak: composed and parsed, never sent."""

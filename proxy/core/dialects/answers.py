@@ -1,0 +1,147 @@
+"""How does one arm's answer read in the language of its caller?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+import orjson
+from msgspec import Raw
+
+from proxy.core.dialects import function, jsonrpc, schema, sse, tools
+from proxy.core.dialects.headers import for_new_answer
+from proxy.core.dialects.jsonrpc import ToolResult
+from proxy.core.model import Call, Counts, Headers, Kind, Ran, Reply, Verdict
+from proxy.core.verdict import judge_reply
+
+JSON = b"application/json"
+TEXT = b"text/plain; charset=utf-8"
+EVENTS = b"text/event-stream"
+
+_anything = msgspec.json.Decoder(Raw)
+
+
+class _Success(msgspec.Struct, gc=False):
+    success: bool = True
+
+
+_success = msgspec.json.Decoder(_Success)
+
+
+def from_mcp(kind: Kind, result: ToolResult) -> tuple[bytes, bytes]:
+    """An MCP tool's result for a caller that speaks no MCP: content type and body."""
+    if kind is Kind.TOOLS:
+        if result.is_error:
+            return JSON, tools.failure(result.text, tools.REFUSED)
+        return JSON, tools.render(result.text)
+    if result.is_error:
+        return JSON, function.spoken(result.text)
+    body = result.text.encode()
+    return JSON if _json_start(body) in b"{[" and _is_json(body) else TEXT, body
+
+
+def to_mcp(status: int, body: bytes, output_schema: Mapping[str, Any] | None) -> ToolResult:
+    """What any HTTP answer says to an MCP caller: its body is the text.
+
+    The structured content is the body if that is an object, else `{"result": ...}`; with a
+    declared schema it is whichever of them conforms, and if none does the answer is an error.
+    """
+    text = body.decode("utf-8", "replace") or f"The backend answered {status} without a body."
+    ok = 200 <= status < 300
+    valid = _is_json(body)
+    if valid and _json_start(body) == b"{" and _success_of(body) is False:
+        ok = False
+    candidates = _candidates(text, body, valid)
+    if output_schema is None:
+        return ToolResult(text, candidates[0], not ok)
+    for structured in candidates:
+        if _conforms(structured, output_schema):
+            return ToolResult(text, structured, not ok)
+    return ToolResult(text, is_error=True)
+
+
+def _conforms(structured: bytes, output_schema: Mapping[str, Any]) -> bool:
+    try:
+        return schema.conforms(orjson.loads(structured), output_schema)
+    except orjson.JSONDecodeError:  # JSON, but beyond what it holds: deeper, or larger numbers
+        return False
+
+
+def _candidates(text: str, body: bytes, valid: bool) -> list[bytes]:
+    wrapped = b'{"result":%b}' % orjson.dumps(text)
+    if not valid:
+        return [wrapped]
+    if _json_start(body) == b"{":
+        return [body, wrapped]
+    return [wrapped, b'{"result":%b}' % body]
+
+
+def _json_start(body: bytes) -> bytes:
+    return body.lstrip(b" \t\r\n")[:1]
+
+
+def _is_json(body: bytes) -> bool:
+    try:
+        _anything.decode(body)
+        body.decode()  # msgspec does not look at the encoding of what it skips
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+        return False
+    return True
+
+
+def _success_of(body: bytes) -> bool:
+    try:
+        return _success.decode(body).success
+    except msgspec.DecodeError:
+        return True  # `success` is no truth value: it says nothing
+
+
+def as_rpc(
+    call: Call, rpc_id: bytes, reply: Reply, body: bytes, output_schema: Mapping[str, Any] | None
+) -> Reply:
+    """An arm's HTTP answer for an MCP caller, always with a status that its body explains.
+
+    The verdict is that of the answer itself: rendered, a failure and a business "no" look alike.
+    A status that fails is left to be judged by whoever knows what the arm promises of it.
+    """
+    verdict = judge_reply(reply.status, reply.headers, body)
+    if verdict.delivers:
+        result = to_mcp(reply.status, body, output_schema)
+        message = jsonrpc.render_result(rpc_id, jsonrpc.era_of(call.head.named), result)
+        return rpc_reply(call, message, headers=reply.headers, verdict=verdict)
+    message = jsonrpc.render_error(rpc_id, jsonrpc.INTERNAL_ERROR, "The backend failed.")
+    judged = verdict if 200 <= reply.status < 300 else None
+    headers = reply.headers
+    return rpc_reply(call, message, status=reply.status, headers=headers, verdict=judged)
+
+
+def rpc_reply(
+    call: Call,
+    message: bytes,
+    *,
+    status: int = 200,
+    headers: Headers | None = None,
+    verdict: Verdict | None = None,
+) -> Reply:
+    """A JSON-RPC message as the answer to an MCP caller: JSON, or one event if it takes only that.
+
+    `headers` are those of an answer that was rendered anew.
+    """
+    accept = call.head.named.get(b"accept", b"")
+    as_event = b"text/event-stream" in accept and b"json" not in accept and b"*/*" not in accept
+    body = sse.render(message) if as_event else message
+    fields = for_new_answer(headers or [], EVENTS if as_event else JSON)
+    return Reply(status, fields, body, verdict=verdict)
+
+
+def no_such_method(call: Call) -> Reply:
+    """What an arm that serves tools only says to any other MCP request.  Nothing ran."""
+    verdict = Verdict("business_no", Ran.NO, Counts.NOTHING)
+    if call.head.method != "POST":
+        return Reply(405, [(b"allow", b"POST")], verdict=verdict)
+    if call.rpc_id is None:
+        return Reply(202, verdict=verdict)
+    message = jsonrpc.render_error(call.rpc_id, jsonrpc.METHOD_NOT_FOUND, "Method not found")
+    modern = jsonrpc.era_of(call.head.named) is jsonrpc.Era.MODERN
+    return rpc_reply(call, message, status=404 if modern else 200, verdict=verdict)

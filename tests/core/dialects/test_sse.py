@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+import itertools
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from proxy.core.dialects.sse import Event, Parser, render
+
+
+def parse(*chunks: bytes) -> list[Event]:
+    parser = Parser()
+    return [event for chunk in chunks for event in parser.feed(chunk)]
+
+
+def feed(parser: Parser, chunk: bytes, times: int) -> None:
+    for _ in range(times):
+        parser.feed(chunk)
+
+
+@pytest.mark.parametrize(
+    ("stream", "events"),
+    [
+        (b"data: a\n\n", [(b"message", b"a")]),
+        (b"data:a\r\n\r\n", [(b"message", b"a")]),
+        (b"data: a\r\r", [(b"message", b"a")]),
+        (b"data:  a\n\n", [(b"message", b" a")]),
+        (b"event: ping\ndata: a\n\ndata: b\n\n", [(b"ping", b"a"), (b"message", b"b")]),
+        (b"data: a\ndata: b\n\n", [(b"message", b"a\nb")]),
+        (b"data\n\n", [(b"message", b"")]),
+        (b": keep-alive\n\n: again\r\n\r\ndata: a\n\n", [(b"message", b"a")]),
+        (b"id: 7\nretry: 10\nnonsense\n\ndata: a\n\n", [(b"message", b"a")]),
+        (b"event: lost\n\ndata: a\n\n", [(b"message", b"a")]),
+        (b"\xef\xbb\xbfdata: a\n\n", [(b"message", b"a")]),
+        (b"data: a\n\n\xef\xbb\xbfdata: b\n\n", [(b"message", b"a")]),
+        (b"data: cut off\n", []),
+        (b"data: cut off", []),
+        (b"", []),
+    ],
+)
+def test_a_stream_is_read_as_the_standard_says(
+    stream: bytes, events: list[tuple[bytes, bytes]]
+) -> None:
+    assert [(e.name, e.data) for e in parse(stream)] == events
+
+
+LINES = st.lists(
+    st.sampled_from(
+        [b"data: one", b"data:two", b"event: e", b": note", b"", b"", b"id: 1", b"data: \xc3\xa9"]
+    ),
+    max_size=12,
+)
+
+
+@given(LINES, st.sampled_from([b"\n", b"\r\n", b"\r"]), st.data())
+def test_where_the_chunks_break_changes_nothing(
+    lines: list[bytes], end: bytes, data: st.DataObject
+) -> None:
+    stream = b"".join(line + end for line in lines)
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(stream)), max_size=6)))
+    edges = [0, *cuts, len(stream)]
+    chunks = [stream[a:b] for a, b in itertools.pairwise(edges)]
+
+    assert parse(*chunks) == parse(stream)
+
+
+@pytest.mark.parametrize("chunk", [b"data: 0123456789", b"data: 01234\n", b"0123456789"])
+def test_an_event_that_never_ends_is_refused(chunk: bytes) -> None:
+    with pytest.raises(ValueError, match="larger"):
+        feed(Parser(limit=20), chunk, times=5)
+
+
+def test_events_within_the_limit_may_go_on_for_ever() -> None:
+    parser = Parser(limit=20)
+
+    for _ in range(100):
+        assert parser.feed(b"data: 01234") == []
+        assert parser.feed(b"56789\n\n") == [Event(b"message", b"0123456789")]
+
+
+@pytest.mark.parametrize("message", [{"a": "x\ny"}, {"a": 1}])
+def test_a_rendered_message_is_one_event(message: dict[str, object]) -> None:
+    for body in (json.dumps(message).encode(), json.dumps(message, indent=1).encode()):
+        (event,) = parse(render(body))
+
+        assert event.name == b"message"
+        assert json.loads(event.data) == message
