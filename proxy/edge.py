@@ -112,8 +112,7 @@ class Edge:
         )
         if failure is not None:
             raise self._unauthorised(visit, failure)
-        if not visit.credential:
-            self._count_address(visit)
+        self._count_address(visit)
 
     def meter(self, call: Call, visit: Visit, now: float) -> None:
         """Count a tool's call against who makes it; raises `Refused` 429."""
@@ -154,7 +153,7 @@ class Edge:
         auth, presented, kinds = self._rules.auth, visit.presented, visit.kinds
         if kinds and not auth.could_satisfy(kinds, presented):
             raise self._unauthorised(visit, auth.shortfall(kinds, presented))
-        if not kinds and presented.token < 0:  # Nobody verifies a signature here.
+        if not kinds:  # Nobody verifies a signature here.
             self._count_address(visit)
 
     def _unauthorised(self, visit: Visit, failure: Failure) -> Refused:
@@ -167,7 +166,8 @@ class Edge:
 
     def _count_address(self, visit: Visit) -> None:
         """Count a request without a valid credential, once; raises `Refused` 429."""
-        if self._by_address is None or visit.counted or not visit.head.peer:
+        proven = visit.credential or visit.presented.token >= 0
+        if self._by_address is None or proven or visit.counted or not visit.head.peer:
             return
         visit.counted = True
         wait = self._by_address.hit(neighbourhood(visit.head.peer), visit.arrived)

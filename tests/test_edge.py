@@ -497,6 +497,23 @@ async def test_a_token_lifts_the_address_limit_from_open_paths_too() -> None:
     assert await gate.admitted(FakeIncoming("GET", "/login", [bearer()]), 50) == 50
 
 
+@pytest.mark.parametrize(
+    ("target", "headers", "body"),
+    [
+        ("/retell", [bearer()], EVENT),
+        ("/retell", [signed(RPC)], RPC),
+        ("/nothing", [bearer()], b""),
+    ],
+)
+async def test_the_wrong_one_of_our_credentials_is_refused_but_no_guess(
+    target: str, headers: list[tuple[bytes, bytes]], body: bytes
+) -> None:
+    gate = Gate(limited(addresses=Limit(5)))
+    asked = FakeIncoming("POST", target, headers, body)
+
+    assert 429 not in [(await gate.refusal(asked)).status for _ in range(20)]
+
+
 async def test_addresses_do_not_pay_for_each_other() -> None:
     gate = Gate(limited(addresses=Limit(1), require={}))
 

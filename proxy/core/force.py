@@ -7,13 +7,13 @@ from proxy.core.tokens import TokenSet
 
 
 class Force:
-    """A header `<arm> <token>`: without the token it is nobody's wish."""
+    """A header `<arm> <token>`; with no `token` configured it is nobody's to use."""
 
     __slots__ = ("_tokens", "header")
 
-    def __init__(self, header: bytes, token: bytes) -> None:
+    def __init__(self, header: bytes, token: bytes | None) -> None:
         self.header = header  # lower case
-        self._tokens = TokenSet([token])
+        self._tokens = TokenSet([] if token is None else [token])
 
     def arm(self, head: Head) -> str | None:
         """The arm that was named, whether there is one of that name or not; None: nobody may."""

@@ -36,6 +36,12 @@ def test_a_header_that_stands_twice_names_nothing() -> None:
     assert Force(b"x-force", b"s3cret").arm(head(b"mcp s3cret", b"webhook s3cret")) is None
 
 
+@pytest.mark.parametrize("value", [b"mcp s3cret", b"mcp", b"mcp ", b"mcp None"])
+def test_without_a_token_nobody_forces_anything(value: bytes) -> None:
+    """The header is still known, so that it can be kept from the arms."""
+    assert Force(b"x-force", None).arm(head(value)) is None
+
+
 def test_an_empty_token_is_refused_at_load() -> None:
     with pytest.raises(ValueError, match="empty"):
         Force(b"x-force", b"")
