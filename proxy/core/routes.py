@@ -1,0 +1,157 @@
+"""Which paths are ours, and which paths only look as if they were not?
+
+A path is ours as it stands, byte for byte: no trailing slash, no encoded spelling, never a
+redirect.  Whatever a server behind us could take for one of ours is no path at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from enum import StrEnum
+from functools import lru_cache
+from typing import NamedTuple
+from urllib.parse import unquote
+
+from proxy.core.model import Kind
+from proxy.errors import Refused
+
+_MAX_TOOL = 128
+_ENCODINGS = 8  # Layers of percent-encoding taken off before a path counts as hostile.
+
+
+class RouteId(StrEnum):
+    """One of our paths."""
+
+    RETELL = "retell"  # whatever Retell sends, by its shape
+    MCP = "mcp"
+    FUNCTION = "function"  # one tool per path
+    TOOLS = "tools"  # the guide's wire, and MCP for agents that were set up by the guide
+    HEALTH = "health"  # answered here
+    LLM = "llm"
+
+
+class Route(NamedTuple):
+    """One of our paths as it was asked for.
+
+    `methods` empty: any.  `call_id` is the path's last segment, decoded once; not yet judged.
+    """
+
+    id: RouteId
+    kinds: frozenset[Kind]
+    methods: tuple[str, ...] = ()
+    call_id: str | None = None
+    tool: str | None = None
+
+
+_RETELL = Route(
+    RouteId.RETELL,
+    frozenset({Kind.EVENT, Kind.INBOUND, Kind.FUNCTION, Kind.TOOLS, Kind.MCP, Kind.ALERT}),
+)
+_MCP = Route(RouteId.MCP, frozenset({Kind.MCP}), ("POST",))
+_FUNCTION = Route(RouteId.FUNCTION, frozenset({Kind.FUNCTION, Kind.ARGS}))
+_LLM = Route(RouteId.LLM, frozenset({Kind.LLM}))
+
+_EXACT = {
+    "/retell": _RETELL,
+    "/api/retell/webhook-simple": _RETELL,
+    "/mcp": _MCP,
+    "/api/mcp/retell/tools": Route(RouteId.TOOLS, frozenset({Kind.TOOLS, Kind.MCP}), ("POST",)),
+    "/api/mcp/retell/health": Route(RouteId.HEALTH, frozenset(), ("GET", "HEAD")),
+}
+_PREFIXES = (("/mcp/", _MCP), ("/retell/fn/", _FUNCTION), ("/llm/", _LLM))
+
+
+def match(path: str) -> Route | None:
+    """The route of a path as it stood on the wire; None: it is not ours."""
+    route = _EXACT.get(path)
+    if route is not None:
+        return route
+    for prefix, route in _PREFIXES:
+        if path.startswith(prefix):
+            return _with_segment(route, path[len(prefix) :])
+    return None
+
+
+def check_method(route: Route, method: str) -> None:
+    """Refuse a method that this path has no use for."""
+    if route.methods and method not in route.methods:
+        allow = ", ".join(route.methods)
+        raise Refused(405, "method_not_allowed", f"Only {allow} here.", allow=allow)
+
+
+def is_ours_in_disguise(path: str, backend_paths: Collection[str]) -> bool:
+    """True if a server could read `path` as one of ours, or as one of `backend_paths`.
+
+    Those are the paths that backends are called at, `{tool}` standing for any segment: they
+    must not be reached around authentication, split and guard.
+    """
+    plain = plain_path(path)
+    if plain is None or plain in _PLAIN or plain.startswith(_PLAIN_PREFIXES):
+        return True
+    return any(_fits(plain, each) for each in backend_paths)
+
+
+@lru_cache(maxsize=256)
+def plain_path(path: str) -> str | None:
+    """What a lenient server may make of a path; None for what no honest caller writes.
+
+    Decoded until nothing is left to decode, without case, path parameters, doubled or
+    trailing slashes and dot segments.
+    """
+    for _ in range(_ENCODINGS):
+        decoded = unquote(path)
+        if decoded == path:
+            break
+        path = decoded
+    else:
+        return None
+    if any(character < " " or character == "\x7f" for character in path):
+        return None
+    path = path.partition("?")[0].partition("#")[0].replace("\\", "/").casefold()
+    kept: list[str] = []
+    for segment in path.split("/"):
+        name = segment.partition(";")[0]
+        if name == "..":
+            del kept[-1:]
+        elif name not in ("", "."):
+            kept.append(name)
+    return "/" + "/".join(kept)
+
+
+def is_tool_segment(text: str) -> bool:
+    """True if `text` names a tool as it may stand in a path."""
+    if not 0 < len(text) <= _MAX_TOOL or text in (".", ".."):
+        return False
+    letters = text.replace("_", "").replace("-", "").replace(".", "")
+    return text.isascii() and (letters.isalnum() or not letters)
+
+
+def _with_segment(route: Route, segment: str) -> Route | None:
+    if route is _FUNCTION:
+        if not is_tool_segment(segment):
+            return None
+        return Route(route.id, route.kinds, route.methods, tool=segment)
+    text = unquote(segment, errors="surrogateescape") if "%" in segment else segment
+    # An arm that keeps the caller's path must not be led out of it.
+    if text in ("", ".", "..") or "/" in text or "\\" in text:
+        return None
+    return Route(route.id, route.kinds, route.methods, call_id=text)
+
+
+def _fits(plain: str, backend_path: str) -> bool:
+    shape = plain_path(backend_path) if backend_path else None
+    if shape is None or "{tool}" not in shape:
+        return plain == shape
+    wanted, found = shape.split("/"), plain.split("/")
+    return len(wanted) == len(found) and all(map(_segment_fits, found, wanted))
+
+
+def _segment_fits(found: str, wanted: str) -> bool:
+    before, tool, after = wanted.partition("{tool}")
+    if not tool:
+        return found == wanted
+    return found.startswith(before) and found.endswith(after)
+
+
+_PLAIN = frozenset(_EXACT)
+_PLAIN_PREFIXES = tuple(prefix for prefix, _ in _PREFIXES)
