@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Protocol
 
-from proxy.core.breaker import Transition
+from backends.base import Backend
+from proxy.core.breaker import Breaker, Transition
 from proxy.core.exchange import Attempt, Exchange
 from proxy.core.model import Headers, Kind, Outbound, Reply
 
@@ -48,9 +50,17 @@ class Upstream(Protocol):
     """One backend's endpoint; every outage reads as `UpstreamFailed` with `sent` exact."""
 
     async def send(
-        self, outbound: Outbound, extra: Headers, *, deadline: float, linger: float = 0.0
+        self,
+        outbound: Outbound,
+        extra: Headers,
+        *,
+        deadline: float,
+        linger: float = 0.0,
+        buffer: int | None = None,
     ) -> Reply:
         """One exchange; `extra` headers follow the outbound's own.
+
+        Answers up to `buffer` bytes (256 kB by default) come whole; 0 streams at once.
 
         `deadline` (clock seconds) bounds connect, request and the answer up to its whole
         buffered body or, for a streamed one, its head.  With `linger`, a request that times
@@ -63,6 +73,19 @@ class Upstream(Protocol):
 
     async def aclose(self, grace: float) -> None:
         """Close idle connections now, busy ones when done or after `grace` seconds."""
+
+
+@dataclass(slots=True)
+class Arm:
+    """One side of the split, wired: who speaks, over what, with whose leave."""
+
+    name: str
+    backend: Backend
+    upstream: Upstream
+    breaker: Breaker
+    timeout: float  # seconds for an attempt that no budget bounds more tightly
+    not_executed: frozenset[int] = frozenset()  # statuses that promise the tool did not run
+    in_process: bool = False  # runs here: its waits are not bounded by the upstream's deadline
 
 
 class Watch(Protocol):
@@ -91,3 +114,6 @@ class Watch(Protocol):
 
     def rate_limited(self, scope: str) -> None:
         """A limit turned a request away; `scope` is `tool` or `ip`."""
+
+    def crashed(self, where: str, error: BaseException) -> None:
+        """A bug of ours or of a user's backend; the caller heard the last answer."""

@@ -1,0 +1,31 @@
+"""What do the two sides of an exchange hear of it, beside what they said themselves?"""
+
+from __future__ import annotations
+
+from proxy.core.exchange import Exchange
+from proxy.core.head import forwarded_headers
+from proxy.core.model import Call, Headers
+
+OWN = frozenset({b"x-callsplit-arm", b"x-callsplit-reason", b"x-request-id"})
+"""Names in which only callsplit speaks to a caller."""
+
+
+def headers_for_arms(call: Call, x: Exchange) -> Headers:
+    """What every arm hears of an exchange beside the caller's own headers."""
+    request_id = x.request_id.encode()
+    headers = [(b"x-request-id", request_id), *forwarded_headers(call.head)]
+    if call.id is not None:
+        headers.append((b"x-callsplit-call-id", call.id.encode("utf-8", "surrogateescape")))
+    if b"traceparent" not in call.head.named:  # W3C Trace Context, 3.2; not sampled
+        headers.append((b"traceparent", b"00-%b-%b-00" % (request_id, request_id[:16])))
+    return headers
+
+
+def headers_for_caller(headers: Headers, x: Exchange) -> Headers:
+    """An answer's headers, and what they tell of us; an arm cannot speak in our name."""
+    kept = [field for field in headers if field[0].lower() not in OWN]
+    if x.reason is not None:
+        kept.append((b"x-callsplit-arm", x.arm.encode()))
+        kept.append((b"x-callsplit-reason", x.reason.encode()))
+    kept.append((b"x-request-id", x.request_id.encode()))
+    return kept

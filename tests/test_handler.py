@@ -1,0 +1,717 @@
+"""The path of a request with every edge of it faked: arms that do as they are told."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
+from typing import Any, TypeAlias
+
+import orjson
+import pytest
+
+from backends.base import Send
+from proxy.core.auth import AuthPolicy, Credentials
+from proxy.core.breaker import Breaker
+from proxy.core.breaker_values import BreakerConfig, State
+from proxy.core.call_id import CallIds
+from proxy.core.entry import Entry
+from proxy.core.exchange import Exchange
+from proxy.core.fields import fields
+from proxy.core.limits import Limit
+from proxy.core.model import TOOL_KINDS, Call, Headers, Kind, Outbound, Reply
+from proxy.core.requirement import Requirement
+from proxy.core.rules import Fallback, ToolEntry
+from proxy.core.splitter import Splitter
+from proxy.core.tool_table import ToolTable
+from proxy.edge import Edge, EdgeRules
+from proxy.errors import ClientGone, UpstreamFailed
+from proxy.handler import Handler
+from proxy.line import Line
+from proxy.ports import Arm
+from tests.fakes import FakeClock, FakeIncoming, FakeWatch
+
+BOOK = {"name": "book", "args": {"time": "10:00"}, "call": {"call_id": "call_7"}}
+SLOTS = {"name": "slots", "args": {}, "call": {"call_id": "call_7"}}
+EVENT = {"event": "call_ended", "call": {"call_id": "call_7"}}
+INBOUND = {"event": "call_inbound", "call_inbound": {"from_number": "+1", "to_number": "+2"}}
+GOOD = (200, b'{"ok":true}')
+REFUSED = UpstreamFailed("connect", "refused", sent=False)
+DIED = UpstreamFailed("reset", "cut", sent=True)
+SLOW = UpstreamFailed("timeout", "late", sent=True)
+
+Answer: TypeAlias = tuple[int, bytes] | Exception | Callable[[], Awaitable[tuple[int, bytes]]]
+
+
+class Network:
+    """An upstream that does as it is told; the last answer repeats."""
+
+    def __init__(self, *answers: Answer) -> None:
+        self.answers = list(answers) or [GOOD]
+        self.seen: list[tuple[Outbound, Headers, float, float]] = []
+        self.closed = 0
+        self.chunks: list[bytes | Exception] | None = None
+
+    async def send(
+        self,
+        outbound: Outbound,
+        extra: Headers,
+        *,
+        deadline: float,
+        linger: float = 0.0,
+        buffer: int | None = None,
+    ) -> Reply:
+        self.seen.append((outbound, extra, deadline, linger))
+        answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+        if isinstance(answer, Exception):
+            raise answer
+        status, body = answer if isinstance(answer, tuple) else await answer()
+        headers = [(b"content-type", b"application/json"), (b"X-Callsplit-Arm", b"liar")]
+        if self.chunks is not None:
+            return Reply(status, headers, Chunks(self))
+        return Reply(status, headers, body)
+
+    async def connect(self, *, deadline: float) -> None: ...
+
+    async def aclose(self, grace: float) -> None: ...
+
+
+class Chunks:
+    def __init__(self, network: Network) -> None:
+        self._network = network
+        self._left = list(network.chunks or [])
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        if not self._left:
+            raise StopAsyncIteration
+        chunk = self._left.pop(0)
+        if isinstance(chunk, Exception):
+            raise chunk
+        return chunk
+
+    async def aclose(self) -> None:
+        self._network.closed += 1
+
+
+class Forwarding:
+    """A backend that sends the body on; `kinds` are what it takes."""
+
+    def __init__(self, kinds: frozenset[Kind]) -> None:
+        self.kinds = kinds
+
+    async def handle(self, call: Call, send: Send) -> Reply:
+        return await send(Outbound("POST", "/hook", call.head.end_to_end, call.body))
+
+
+class Crashing(Forwarding):
+    async def handle(self, call: Call, send: Send) -> Reply:
+        raise KeyError("a bug in a user's backend")
+
+
+class World:
+    """A handler between two told arms."""
+
+    def __init__(
+        self,
+        *,
+        percent: float = 100.0,
+        mcp: Network | None = None,
+        webhook: Network | None = None,
+        tools: Mapping[str, dict[str, Any]] | None = None,
+        fallback: Mapping[str, Any] | None = None,
+        mcp_kinds: frozenset[Kind] = TOOL_KINDS,
+        backend: type[Forwarding] = Forwarding,
+        in_process: bool = False,
+        kill: bool = False,
+        **edge: Any,
+    ) -> None:
+        self.clock, self.watch = FakeClock(), FakeWatch()
+        self.mcp, self.webhook = mcp or Network(), webhook or Network()
+        self.tasks: set[asyncio.Task[Any]] = set()
+        rules = Fallback.model_validate(fallback or {})
+        entries = tools or {"slots": {"effect": "read"}, "put": {"effect": "idempotent"}}
+        config = BreakerConfig(failures=5, last_resort=rules.last_resort)
+        self.arms = {
+            "mcp": Arm("mcp", backend(mcp_kinds), self.mcp, Breaker(config), 2.0,
+                       in_process=in_process),
+            "webhook": Arm("webhook", Forwarding(frozenset(Kind) - {Kind.LLM}), self.webhook,
+                           Breaker(config), 30.0),
+        }  # fmt: skip
+        entry = Entry("mcp", "webhook", percent, kill=kill)
+        edge.setdefault("auth", AuthPolicy({}, Credentials()))
+        self.line = Line(
+            edge=Edge(EdgeRules(**edge), self.watch),
+            ids=CallIds(),
+            splitter=Splitter(entry, fields_of=fields),
+            arms=self.arms,
+            to="mcp",
+            otherwise="webhook",
+            tools=ToolTable(
+                {k: ToolEntry.model_validate(v) for k, v in entries.items()}, rules.budget
+            ),
+            fallback=rules,
+            health=lambda: Reply(200, [], b"{}"),
+            passthrough="webhook" if edge.get("passthrough") else None,
+        )
+        self.handler = Handler(
+            self.line, clock=self.clock, watch=self.watch, new_id=lambda: "0" * 31 + "1",
+            start=self.start,
+        )  # fmt: skip
+
+    def start(self, coroutine: Coroutine[Any, Any, Any], name: str) -> asyncio.Task[Any]:
+        task = asyncio.get_running_loop().create_task(coroutine, name=name)
+        self.tasks.add(task)
+        return task
+
+    async def ask(self, body: object, target: str = "/retell", **options: Any) -> Reply:
+        raw = body if isinstance(body, bytes) else orjson.dumps(body)
+        return await self.handler.handle(FakeIncoming(target=target, body=raw, **options))
+
+    @property
+    def exchange(self) -> Exchange:
+        ended = [value for what, value in self.watch.told if what == "exchange"]
+        assert len(ended) == 1, "every exchange is accounted for exactly once"
+        assert isinstance(ended[0], Exchange)
+        assert self.handler.inflight == 0
+        return ended[0]
+
+    @property
+    def deliveries(self) -> tuple[int, int]:
+        return len(self.mcp.seen), len(self.webhook.seen)
+
+
+def header(reply: Reply, name: bytes) -> list[bytes]:
+    return [value for key, value in reply.headers if key.lower() == name]
+
+
+def said(reply: Reply) -> Any:
+    assert isinstance(reply.body, bytes)
+    return orjson.loads(reply.body)
+
+
+async def read(reply: Reply) -> bytes:
+    assert not isinstance(reply.body, bytes)
+    return b"".join([chunk async for chunk in reply.body])
+
+
+# -- The plain way.
+
+
+async def test_a_call_goes_to_its_arm_and_the_answer_says_so() -> None:
+    world = World(percent=100)
+    reply = await world.ask(BOOK)
+
+    assert (reply.status, reply.body) == GOOD
+    assert header(reply, b"x-callsplit-arm") == [b"mcp"]
+    assert header(reply, b"x-callsplit-reason") == [b"share"]
+    assert header(reply, b"x-request-id") == [b"0" * 31 + b"1"]
+    assert world.deliveries == (1, 0)
+    assert (world.exchange.outcome, world.exchange.call_id) == ("ok", "call_7")
+
+
+async def test_at_share_0_nobody_reaches_the_new_arm() -> None:
+    world = World(percent=0)
+    await world.ask(BOOK)
+
+    assert world.deliveries == (0, 1)
+    assert world.exchange.arm == "webhook"
+
+
+async def test_the_arm_hears_who_called_and_which_try_this_is() -> None:
+    world = World()
+    await world.ask(BOOK, peer="198.51.100.7")
+    _, extra, _, _ = world.mcp.seen[0]
+
+    told = dict(extra)
+    assert told[b"x-request-id"] == b"0" * 31 + b"1"
+    assert told[b"x-forwarded-for"] == b"198.51.100.7"
+    assert told[b"x-callsplit-call-id"] == b"call_7"
+    assert told[b"x-callsplit-attempt"] == b"1"
+    assert told[b"traceparent"] == b"00-" + b"0" * 31 + b"1-" + b"0" * 16 + b"-00"
+
+
+async def test_a_callers_own_traceparent_is_not_doubled() -> None:
+    world = World()
+    await world.ask(BOOK, headers=[(b"Traceparent", b"00-a-b-01")])
+    outbound, extra, _, _ = world.mcp.seen[0]
+
+    names = [name.lower() for name, _ in (*outbound.headers, *extra)]
+    assert names.count(b"traceparent") == 1
+
+
+async def test_an_event_goes_by_nature_to_the_arm_that_can_take_it() -> None:
+    """That is no rescue: the mcp backend has no word for events."""
+    world = World(percent=100)
+    reply = await world.ask(EVENT)
+
+    assert header(reply, b"x-callsplit-reason") == [b"kind"]
+    assert world.deliveries == (0, 1)
+    assert not [told for told in world.watch.told if told[0] == "rescued"]
+    assert (world.exchange.decided, world.exchange.arm) == ("mcp", "webhook")
+
+
+async def test_a_kind_that_no_backend_takes_is_501() -> None:
+    world = World(mcp_kinds=frozenset())
+    world.arms["webhook"].backend.kinds = frozenset()
+
+    assert (await world.ask(EVENT)).status == 501
+    assert world.exchange.code == "kind_not_taken"
+
+
+async def test_an_unknown_shape_goes_to_the_otherwise_arm_whatever_it_answers() -> None:
+    world = World(percent=100, webhook=Network((302, b"moved")))
+    reply = await world.ask(b"not json at all")
+
+    assert (reply.status, reply.body) == (302, b"moved")
+    assert world.deliveries == (0, 1)
+    assert world.webhook.seen[0][0].body == b"not json at all"
+    assert world.exchange.kind is Kind.OTHER
+
+
+async def test_a_business_no_is_relayed_and_harms_nobody() -> None:
+    world = World(mcp=Network((200, b'{"success":false,"message":"slot taken"}')))
+    for _ in range(6):
+        reply = await world.ask(BOOK)
+
+    assert said(reply)["message"] == "slot taken"
+    assert world.arms["mcp"].breaker.state is State.CLOSED
+    assert world.deliveries == (6, 0)
+
+
+async def test_the_health_page_is_ours() -> None:
+    world = World()
+    incoming = FakeIncoming("GET", "/api/mcp/retell/health")
+
+    assert (await world.handler.handle(incoming)).status == 200
+    assert world.deliveries == (0, 0)
+    assert world.exchange.outcome == "ok"
+
+
+async def test_custom_llm_sockets_are_not_carried_yet() -> None:
+    world = World()
+
+    assert (await world.handler.handle(FakeIncoming("GET", "/llm/call_7"))).status == 501
+
+
+# -- Refusals.
+
+
+async def test_a_refusal_is_json_with_a_request_id_and_reaches_nobody() -> None:
+    world = World()
+    reply = await world.ask(b"{", target="/mcp")
+
+    assert reply.status == 400
+    assert said(reply)["error"]["request_id"] == "0" * 31 + "1"
+    assert header(reply, b"x-callsplit-arm") == []
+    assert world.deliveries == (0, 0)
+    assert world.exchange.outcome == "refused"
+
+
+async def test_a_missing_credential_is_401_and_reaches_nobody() -> None:
+    auth = AuthPolicy({Kind.FUNCTION: Requirement.any_of(["token"])}, Credentials((b"t" * 32,)))
+    world = World(auth=auth)
+
+    assert (await world.ask(BOOK)).status == 401
+    assert world.deliveries == (0, 0)
+
+
+async def test_a_tool_over_its_limit_hears_a_sentence_and_nothing_ran() -> None:
+    """A 429 would make Retell retry and the caller wait in silence."""
+    world = World(tool_limit=Limit(1, 1.0))
+    await world.ask(BOOK)
+    world.watch.told.clear()
+    reply = await world.ask(BOOK)
+
+    assert reply.status == 200
+    assert said(reply) == {"success": False, "message": world.line.tools.get("book").say.plain}
+    assert world.deliveries == (1, 0)
+    assert (world.exchange.outcome, world.exchange.code) == ("last_answer", "tool_limit")
+
+
+async def test_a_caller_that_hung_up_is_accounted_as_gone() -> None:
+    class Gone(FakeIncoming):
+        async def read(self, limit: int, deadline: float) -> bytes:
+            raise ClientGone
+
+    world = World()
+    await world.handler.handle(Gone(body=b"{}"))
+
+    assert (world.exchange.outcome, world.exchange.status) == ("gone", 499)
+
+
+async def test_a_bug_of_ours_is_500_without_a_word_of_it() -> None:
+    world = World()
+    world.line.tools._tools.clear()
+
+    def broken(call: Call) -> Any:
+        raise RuntimeError("secret detail")
+
+    world.line.tools.effect = broken  # type: ignore[method-assign]
+    reply = await world.ask(BOOK)
+
+    assert reply.status == 500
+    assert isinstance(reply.body, bytes)
+    assert b"secret" not in reply.body
+    assert [what for what, _ in world.watch.told].count("crashed") == 1
+    assert world.exchange.outcome == "failed"
+
+
+async def test_a_cancelled_exchange_hands_its_permit_back_and_is_accounted() -> None:
+    started = asyncio.Event()
+
+    async def never() -> tuple[int, bytes]:
+        started.set()
+        await asyncio.Event().wait()
+        return GOOD
+
+    world = World(mcp=Network(never))
+    breaker = world.arms["mcp"].breaker
+    task = asyncio.get_running_loop().create_task(world.ask(BOOK))
+    await started.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+    assert world.exchange.outcome == "gone"
+    assert breaker.snapshot(0.0).failures == 0
+
+
+# -- Rescue and last answer.
+
+
+async def test_a_write_that_never_left_is_rescued_once() -> None:
+    world = World(mcp=Network(REFUSED))
+    reply = await world.ask(BOOK)
+
+    assert reply.status == 200
+    assert header(reply, b"x-callsplit-reason") == [b"rescue_connect"]
+    assert header(reply, b"x-callsplit-arm") == [b"webhook"]
+    assert world.deliveries == (1, 1)
+    assert dict(world.webhook.seen[0][1])[b"x-callsplit-attempt"] == b"2"
+    assert ("rescued", ("mcp", "connect")) in world.watch.told
+    assert [a.arm for a in world.exchange.attempts] == ["mcp", "webhook"]
+
+
+@pytest.mark.parametrize("failure", [DIED, SLOW, (500, b""), (503, b"")])
+async def test_a_write_that_may_have_run_is_never_sent_again(failure: Answer) -> None:
+    world = World(mcp=Network(failure))
+    reply = await world.ask(BOOK)
+
+    assert reply.status == 200
+    assert said(reply)["message"] == world.line.tools.get("book").say_pending.plain
+    assert world.deliveries == (1, 0)
+    assert world.exchange.flags == ["say_pending"]
+
+
+@pytest.mark.parametrize("failure", [DIED, SLOW, (500, b""), (429, b"")])
+@pytest.mark.parametrize("tool", ["slots", "put"])
+async def test_what_may_run_twice_is_rescued_from_any_failure(failure: Answer, tool: str) -> None:
+    world = World(mcp=Network(failure))
+    reply = await world.ask({**SLOTS, "name": tool})
+
+    assert (reply.status, reply.body) == GOOD
+    assert world.deliveries == (1, 1)
+
+
+async def test_if_both_arms_fail_the_caller_hears_what_is_known() -> None:
+    """Nothing ran on either arm: the agent may try again."""
+    world = World(mcp=Network(REFUSED), webhook=Network(REFUSED))
+    reply = await world.ask(BOOK)
+
+    assert said(reply)["message"] == world.line.tools.get("book").say.plain
+    assert header(reply, b"x-callsplit-arm") == [b"none"]
+    assert header(reply, b"x-callsplit-reason") == [b"last_answer"]
+
+
+async def test_a_rescue_that_may_have_run_is_told_as_pending() -> None:
+    world = World(mcp=Network(REFUSED), webhook=Network(DIED))
+
+    assert said(await world.ask(BOOK))["message"] == world.line.tools.get("book").say_pending.plain
+
+
+async def test_there_is_at_most_one_rescue() -> None:
+    world = World(mcp=Network(REFUSED), webhook=Network(REFUSED))
+    await world.ask(SLOTS)
+
+    assert world.deliveries == (1, 1)
+
+
+async def test_the_webhook_is_never_rescued_by_the_new_arm_at_share_0() -> None:
+    world = World(percent=0, webhook=Network(REFUSED), fallback={"both_ways": True})
+    reply = await world.ask(SLOTS)
+
+    assert said(reply)["success"] is False
+    assert world.deliveries == (0, 1)
+
+
+async def test_the_kill_switch_closes_the_way_back_too() -> None:
+    world = World(percent=50, kill=True, webhook=Network(REFUSED), fallback={"both_ways": True})
+    await world.ask(SLOTS)
+
+    assert world.deliveries == (0, 1)
+
+
+async def test_with_both_ways_the_new_arm_may_rescue_the_webhook() -> None:
+    world = World(percent=0.01, webhook=Network(REFUSED), fallback={"both_ways": True})
+    reply = await world.ask(SLOTS)
+
+    assert header(reply, b"x-callsplit-arm") == [b"mcp"]
+    assert world.deliveries == (1, 1)
+
+
+async def test_without_fallback_the_last_answer_follows_at_once() -> None:
+    world = World(mcp=Network(REFUSED), fallback={"enabled": False})
+    reply = await world.ask(BOOK)
+
+    assert said(reply)["success"] is False
+    assert world.deliveries == (1, 0)
+
+
+async def test_a_redirect_is_never_relayed_nor_followed() -> None:
+    world = World(mcp=Network((307, b"")))
+    reply = await world.ask(SLOTS)
+
+    assert reply.status == 200
+    assert said(reply)["success"] is False
+    assert world.deliveries == (1, 0)
+    assert [what for what, _ in world.watch.told].count("config_fault") == 1
+
+
+async def test_an_event_nobody_takes_is_503_so_that_retell_tries_again() -> None:
+    world = World(webhook=Network(REFUSED))
+    reply = await world.ask(EVENT)
+
+    assert reply.status == 503
+    assert header(reply, b"retry-after") == [b"5"]
+
+
+async def test_an_inbound_call_that_nobody_answers_is_let_through() -> None:
+    world = World(webhook=Network(REFUSED))
+    reply = await world.ask(INBOUND)
+
+    assert (reply.status, said(reply)) == (200, {"call_inbound": {}})
+
+
+async def test_the_sentence_comes_in_the_callers_language() -> None:
+    tools = {
+        "default": {"say": {"en": "Sorry.", "de": "Leider nicht."}, "language": "metadata.lang"}
+    }
+    world = World(percent=0, webhook=Network(REFUSED), tools=tools)
+    call = {"call_id": "call_7", "metadata": {"lang": "de-AT"}}
+
+    assert said(await world.ask({**BOOK, "call": call}))["message"] == "Leider nicht."
+
+
+async def test_a_rescue_does_not_start_when_its_time_is_gone() -> None:
+    world = World()
+
+    async def late() -> tuple[int, bytes]:
+        world.clock.advance(4.8)
+        raise SLOW
+
+    world.mcp.answers = [late]
+    reply = await world.ask(SLOTS)
+
+    assert said(reply)["success"] is False
+    assert world.deliveries == (1, 0)
+
+
+async def test_the_first_attempt_leaves_the_rescue_its_time() -> None:
+    world = World(fallback={"budget": {"function": "1s"}}, mcp=Network(REFUSED))
+    began = world.clock.now()
+    await world.ask(BOOK)
+
+    assert world.mcp.seen[0][2] < began + 1.0
+    assert world.webhook.seen[0][2] == began + 30.0
+
+
+async def test_a_budget_of_events_bounds_every_attempt() -> None:
+    world = World(percent=0)
+    began = world.clock.now()
+    await world.ask(EVENT)
+
+    assert world.webhook.seen[0][2] == began + 9.0
+
+
+async def test_only_a_write_lingers() -> None:
+    world = World()
+    await world.ask(BOOK)
+    await world.ask(SLOTS)
+
+    assert [linger for _, _, _, linger in world.mcp.seen] == [30.0, 0.0]
+
+
+# -- Breaker.
+
+
+async def test_the_breaker_opens_after_five_and_callers_go_round_it() -> None:
+    world = World(mcp=Network(REFUSED))
+    for _ in range(8):
+        reply = await world.ask(BOOK)
+
+    assert world.deliveries == (5, 8)
+    assert header(reply, b"x-callsplit-reason") == [b"rescue_open"]
+    assert world.arms["mcp"].breaker.state is State.OPEN
+    assert [what for what, _ in world.watch.told].count("breaker") == 1
+
+
+async def test_the_last_arm_is_asked_although_its_breaker_is_open() -> None:
+    """A sidecar must not be worse than none."""
+    world = World(percent=0, webhook=Network(*[REFUSED] * 5, GOOD))
+    for _ in range(5):
+        await world.ask(BOOK)
+    assert world.arms["webhook"].breaker.state is State.OPEN
+    reply = await world.ask(BOOK)
+
+    assert (reply.status, reply.body) == GOOD
+
+
+async def test_without_last_resort_an_open_breaker_means_the_last_answer() -> None:
+    world = World(percent=0, webhook=Network(REFUSED))
+    world.arms["webhook"].breaker.force(State.FORCED_OPEN, 0.0)
+    reply = await world.ask(BOOK)
+
+    assert said(reply)["message"] == world.line.tools.get("book").say.plain
+    assert world.deliveries == (0, 0)
+    assert world.exchange.attempts[0].verdict.label == "not_sent"
+
+
+async def test_a_permit_goes_back_on_every_way_out() -> None:
+    """Permits out of an open breaker are counted; a lost one would shut the arm for good."""
+    bad_stream = Network(GOOD)
+    bad_stream.chunks = [b"a", DIED]
+    answers: list[Answer] = [REFUSED, DIED, SLOW, (500, b""), (302, b""), (404, b""), GOOD]
+    for network in [*(Network(answer) for answer in answers), bad_stream]:
+        world = World(percent=0, webhook=network, fallback={"last_resort": 1})
+        breaker = world.arms["webhook"].breaker
+        breaker.trip(world.clock.now())
+        reply = await world.ask(BOOK)
+        if not isinstance(reply.body, bytes):
+            with pytest.raises(UpstreamFailed):
+                await read(reply)
+
+        assert breaker.snapshot(world.clock.now()).last_resort == 0
+
+
+# -- Backends of users.
+
+
+async def test_a_backend_that_crashes_costs_a_sentence_not_a_stack() -> None:
+    world = World(backend=Crashing)
+    reply = await world.ask(BOOK)
+
+    assert said(reply)["message"] == world.line.tools.get("book").say_pending.plain
+    assert ("crashed", "backend mcp") in [
+        (what, value[0] if isinstance(value, tuple) else value) for what, value in world.watch.told
+    ]
+
+
+async def test_a_backend_in_process_is_bounded_in_time_and_not_cut_short() -> None:
+    finish = asyncio.Event()
+    finished: list[bool] = []
+
+    class Hanging(Forwarding):
+        async def handle(self, call: Call, send: Send) -> Reply:
+            await finish.wait()
+            finished.append(True)
+            return Reply(200, [], b"{}")
+
+    world = World(backend=Hanging, in_process=True)
+    world.arms["mcp"].timeout = 0.0
+    reply = await world.ask(BOOK)
+    assert said(reply)["message"] == world.line.tools.get("book").say_pending.plain
+
+    finish.set()
+    await asyncio.gather(*world.tasks)
+    assert finished == [True]
+
+
+async def test_a_backend_in_process_answers_and_fails_like_any_other() -> None:
+    assert (await World(in_process=True).ask(BOOK)).status == 200
+
+    world = World(in_process=True, mcp=Network(REFUSED))
+    assert header(await world.ask(BOOK), b"x-callsplit-reason") == [b"rescue_connect"]
+
+
+# -- Streams.
+
+
+async def test_a_stream_is_judged_and_accounted_at_its_end() -> None:
+    network = Network(GOOD)
+    network.chunks = [b"ab", b"cd"]
+    world = World(mcp=network)
+    reply = await world.ask(BOOK)
+    assert not [told for told in world.watch.told if told[0] == "exchange"]
+
+    assert await read(reply) == b"abcd"
+    assert (world.exchange.bytes_out, world.exchange.flags) == (4, ["streamed"])
+    assert world.exchange.outcome == "ok"
+
+
+async def test_a_stream_that_breaks_is_the_arms_failure() -> None:
+    network = Network(GOOD)
+    network.chunks = [b"ab", DIED]
+    world = World(mcp=network)
+    with pytest.raises(UpstreamFailed):
+        await read(await world.ask(BOOK))
+
+    assert world.exchange.outcome == "failed"
+    assert world.arms["mcp"].breaker.snapshot(0.0).failures == 1
+
+
+async def test_a_caller_that_leaves_a_stream_is_nobodys_failure() -> None:
+    network = Network(GOOD)
+    network.chunks = [b"ab", b"cd"]
+    world = World(mcp=network)
+    reply = await world.ask(BOOK)
+    assert not isinstance(reply.body, bytes)
+    await reply.body.aclose()  # type: ignore[attr-defined]
+
+    assert world.exchange.outcome == "gone"
+    assert world.arms["mcp"].breaker.snapshot(0.0).failures == 0
+    assert network.closed == 1
+
+
+async def test_a_failing_stream_that_nobody_will_read_is_closed() -> None:
+    network = Network((500, b""))
+    network.chunks = [b"x" * 9]
+    world = World(mcp=network)
+    reply = await world.ask(SLOTS)
+
+    assert (reply.status, reply.body) == GOOD
+    assert network.closed == 1
+    assert world.arms["mcp"].breaker.snapshot(0.0).failures == 1
+
+
+# -- Passthrough.
+
+
+async def test_a_path_that_is_not_ours_is_passed_through_untouched() -> None:
+    network = Network((302, b"moved"))
+    world = World(webhook=network, passthrough=True)
+    reply = await world.ask(b"a=1", target="/login?next=%2Fhome")
+
+    outbound, _, _, linger = network.seen[0]
+    assert (outbound.target, outbound.body, linger) == ("/login?next=%2Fhome", b"a=1", 0.0)
+    assert (reply.status, reply.body) == (302, b"moved")
+    assert header(reply, b"x-callsplit-reason") == [b"passthrough"]
+    assert world.exchange.kind is Kind.PASSTHROUGH
+    assert not world.exchange.attempts
+
+
+@pytest.mark.parametrize(("failure", "status"), [(REFUSED, 502), (DIED, 502), (SLOW, 504)])
+async def test_a_dead_application_is_a_gateway_error_and_no_breakers_business(
+    failure: UpstreamFailed, status: int
+) -> None:
+    world = World(webhook=Network(failure), passthrough=True)
+    reply = await world.ask(b"", target="/login")
+
+    assert reply.status == status
+    assert world.arms["webhook"].breaker.snapshot(0.0).failures == 0
+    assert world.exchange.code == "upstream_failed"
+
+
+async def test_without_passthrough_a_strange_path_is_404() -> None:
+    assert (await World().ask(b"", target="/login")).status == 404
