@@ -58,7 +58,7 @@ _EXACT = {
     "/api/mcp/retell/tools": Route(RouteId.TOOLS, frozenset({Kind.TOOLS, Kind.MCP}), ("POST",)),
     "/api/mcp/retell/health": Route(RouteId.HEALTH, frozenset(), ("GET", "HEAD")),
 }
-_PREFIXES = (("/mcp/", _MCP), ("/retell/fn/", _FUNCTION), ("/llm/", _LLM))
+_FOLDERS = {"/mcp": _MCP, "/retell/fn": _FUNCTION, "/llm": _LLM}  # with one segment below
 
 
 def match(path: str) -> Route | None:
@@ -66,10 +66,9 @@ def match(path: str) -> Route | None:
     route = _EXACT.get(path)
     if route is not None:
         return route
-    for prefix, route in _PREFIXES:
-        if path.startswith(prefix):
-            return _with_segment(route, path[len(prefix) :])
-    return None
+    folder, _, segment = path.rpartition("/")
+    route = _FOLDERS.get(folder)
+    return None if route is None else _with_segment(route, segment)
 
 
 def check_method(route: Route, method: str) -> None:
@@ -130,12 +129,12 @@ def _with_segment(route: Route, segment: str) -> Route | None:
     if route is _FUNCTION:
         if not is_tool_segment(segment):
             return None
-        return Route(route.id, route.kinds, route.methods, tool=segment)
+        return Route(route.id, route.kinds, route.methods, None, segment)
     text = unquote(segment, errors="surrogateescape") if "%" in segment else segment
     # An arm that keeps the caller's path must not be led out of it.
     if text in ("", ".", "..") or "/" in text or "\\" in text:
         return None
-    return Route(route.id, route.kinds, route.methods, call_id=text)
+    return Route(route.id, route.kinds, route.methods, text)
 
 
 def _fits(plain: str, backend_path: str) -> bool:
@@ -154,4 +153,4 @@ def _segment_fits(found: str, wanted: str) -> bool:
 
 
 _PLAIN = frozenset(_EXACT)
-_PLAIN_PREFIXES = tuple(prefix for prefix, _ in _PREFIXES)
+_PLAIN_PREFIXES = tuple(f"{folder}/" for folder in _FOLDERS)
