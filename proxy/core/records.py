@@ -101,11 +101,7 @@ class Records:
             return
         tick = wall_ms // TICK_MS
         ring, by_id = self._ring, self._by_id
-        if ring and (
-            tick - ring[0].tick > self._keep_ticks
-            or len(by_id) >= self._most
-            or len(ring) > 2 * len(by_id)
-        ):
+        if self._untidy(tick) or len(by_id) >= self._most:
             self._make_room(tick)
         record = Record(call_id, start_ms, ruling, frozen, tick)
         by_id[call_id] = record
@@ -139,15 +135,22 @@ class Records:
     def _expired(self, record: Record, tick: int) -> bool:
         return tick - record.tick > self._keep_ticks
 
-    def _make_room(self, tick: int) -> None:
-        """Move the hand on before one more comes in: some steps, or until there is room."""
+    def _untidy(self, tick: int) -> bool:
+        """True if the next record has expired, or most are gone: only the hand lets go of them."""
         ring = self._ring
-        for _ in range(min(_STEPS, len(ring))):
-            self._turn(tick)
+        if not ring:
+            return False
+        return tick - ring[0].tick > self._keep_ticks or len(ring) > 2 * len(self._by_id)
+
+    def _make_room(self, tick: int) -> None:
+        """Move the hand on before one more comes in: tidy a little, then make sure of a place."""
+        for _ in range(_STEPS):
+            if self._untidy(tick):
+                self._turn(tick)
         looks = 0
         while len(self._by_id) >= self._most:
             looks += 1
-            self._turn(tick, evict=looks > _LOOKS or not ring[0].touched)
+            self._turn(tick, evict=looks > _LOOKS or not self._ring[0].touched)
 
     def _turn(self, tick: int, *, evict: bool = False) -> None:
         """Move the hand past one record."""

@@ -167,6 +167,8 @@ class Splitter:
         decision = entry.no_call_id
         if forced is not None and forced in self._arms and not entry.kill:
             decision = Decision(forced, _FORCED)
+        if decision.arm not in self._arms:
+            decision = self._heir(decision, entry)
         return Look(decision, entry)
 
     def _stands(self, record: Record, forced: str | None) -> bool:
