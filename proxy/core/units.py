@@ -57,7 +57,7 @@ def say_duration(seconds: float) -> str:
     for unit, worth in (("h", 3600), ("m", 60), ("s", 1)):
         if seconds >= worth and seconds % worth == 0:
             return f"{seconds / worth:.0f}{unit}"
-    return f"{seconds:g}s" if seconds >= 1 else f"{seconds * 1000:g}ms"
+    return f"{_plain(seconds)}s" if seconds >= 1 else f"{_plain(seconds * 1000)}ms"
 
 
 def say_size(count: int) -> str:
@@ -66,6 +66,11 @@ def say_size(count: int) -> str:
         if count >= SIZE_UNITS[unit] and count % SIZE_UNITS[unit] == 0:
             return f"{count // SIZE_UNITS[unit]}{unit}"
     return f"{count}B"
+
+
+def _plain(number: float) -> str:
+    """Without an exponent, which no reader of these units takes."""
+    return f"{number:.6f}".rstrip("0").rstrip(".")
 
 
 def _split(text: str, wanted: str) -> tuple[str, str]:

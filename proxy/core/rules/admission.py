@@ -101,7 +101,5 @@ def _policy(rules: Rules, have_secret: HaveSecret) -> AuthPolicy:
     return AuthPolicy(requirements(rules), Credentials(tuple(tokens), tuple(keys)))
 
 
-def _kinds() -> Iterator[frozenset[Kind]]:
-    for path in _PATHS:
-        if route := match(path):
-            yield route.kinds
+def _kinds() -> list[frozenset[Kind]]:
+    return [route.kinds for path in _PATHS if (route := match(path))]

@@ -50,38 +50,30 @@ def _faults_behind(document: object, faults: list[Finding]) -> list[Finding]:
     if () in known or ("backends",) in known:
         return []  # every contradiction would be a shadow of that
     rest = copy.deepcopy(document)
-    for fault in reversed(faults):  # a list's items from behind: each keeps its index till then
-        _mend(rest, fault)
     try:
+        for fault in reversed(faults):  # a list's items from behind: each keeps its index
+            _mend(rest, fault)
         rules = Rules.model_validate(rest)
-    except ValidationError:
-        return []
+    except (ValidationError, LookupError, TypeError):
+        return []  # past mending: what is told already has to do
     return [found for found in contradictions(rules) if not _touches(found.path, known)]
 
 
 def _mend(document: Any, fault: Finding) -> None:
+    """Take a faulty value away, or put one in its place that throws no shadow."""
     holder = document
     for part in fault.path[:-1]:
-        holder = _step(holder, part)
+        holder = holder[part]
     last: Any = fault.path[-1]
     around = fault.path[-2] if len(fault.path) > 1 else None
-    if isinstance(holder, dict) and fault.at_key:
+    if fault.at_key:
         holder.pop(last, None)
-    elif isinstance(holder, dict | list) and around in _ITEM_STAND_INS:
+    elif around in _ITEM_STAND_INS:
         holder[last] = copy.deepcopy(_ITEM_STAND_INS[around])
-    elif isinstance(holder, dict) and last in _STAND_INS:
+    elif last in _STAND_INS:
         holder[last] = copy.deepcopy(_STAND_INS[last])
-    elif isinstance(holder, dict):
-        holder.pop(last, None)
-    elif isinstance(holder, list):
+    else:
         del holder[last]
-
-
-def _step(holder: Any, part: Any) -> Any:
-    try:
-        return holder[part]
-    except (KeyError, IndexError, TypeError):
-        return None
 
 
 def _touches(path: Path, faulty: list[Path]) -> bool:

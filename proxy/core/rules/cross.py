@@ -74,7 +74,7 @@ def _of_when(path: Path, at: str, message: str) -> Finding:
         return Finding(path, f"`when` {message}")
     message, _, hint = message.partition("; ")
     name = at.rpartition(".")[2]
-    what = f"item {int(name) + 1}" if name.isdigit() else f"'{name}'"
+    what = f"item {int(name) + 1}:" if name.isdigit() else f"'{name}'"
     return Finding((*path, at), f"{what} {message}", hint, at_key=message.startswith("is no "))
 
 

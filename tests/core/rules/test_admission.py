@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from proxy.core.model import Kind
+from proxy.core.requirement import Requirement as Need
+from proxy.core.rules import SecretRef
+from proxy.core.rules.admission import requirements, start_faults, start_warnings
+from tests.rules_kit import rules
+
+AUTH: dict[str, Any] = {
+    "tokens": ["env:TOKEN?"],
+    "retell_keys": ["env:KEY?"],
+    "require": {
+        "event": ["signature"],
+        "inbound": ["signature"],
+        "function": ["signature"],
+        "alert": ["signature"],
+        "args": ["signature", "token"],
+        "tools": ["token"],
+        "mcp": {"all": ["token"]},
+    },
+}
+OPEN = dict.fromkeys(AUTH["require"], "none")
+
+
+def has(*names: str) -> Callable[[SecretRef], bool]:
+    return lambda ref: ref.ref.removeprefix("env:") in names
+
+
+def test_on_this_machine_rules_start_without_a_word_about_who_may_ask() -> None:
+    assert start_faults(rules(), has()) == []
+
+
+@pytest.mark.parametrize("address", ["0.0.0.0:8080", "[::]:8080", "192.0.2.1:80"])
+def test_an_open_kind_on_a_public_listener_needs_none_written_out(address: str) -> None:
+    listen = {"address": address}
+    (fault,) = start_faults(rules(listen=listen), has())
+
+    assert fault.startswith("listen.address")
+    assert all(kind in fault for kind in AUTH["require"])
+    assert start_faults(rules(listen=listen, auth={"require": OPEN}), has()) == []
+
+
+def test_a_kind_that_its_paths_other_rules_cover_is_not_open() -> None:
+    """Events share their path with functions: what is not listed needs all the others' rules."""
+    auth = AUTH | {"require": {"function": ["signature"]}}
+    listen = {"address": "0.0.0.0:8080"}
+    (fault,) = start_faults(rules(listen=listen, auth=auth), has("KEY"))
+
+    assert "ask for mcp, tools:" in fault
+
+
+def test_a_credential_that_nobody_can_present_stops_the_start() -> None:
+    assert start_faults(rules(auth=AUTH), has("TOKEN", "KEY")) == []
+    without_key = start_faults(rules(auth=AUTH), has("TOKEN"))
+
+    assert [fault.split(":")[0] for fault in without_key] == [
+        f"auth.require.{kind}" for kind in ("alert", "event", "function", "inbound")
+    ]
+
+
+def test_one_of_two_credentials_is_enough_where_either_will_do() -> None:
+    auth = AUTH | {"require": {"args": ["signature", "token"]}}
+    for usable in ("TOKEN", "KEY"):
+        assert start_faults(rules(auth=auth), has(usable)) == []
+    (fault,) = start_faults(rules(auth=auth), has())
+    assert "needs signature or token" in fault
+
+
+def test_both_credentials_are_needed_where_both_are_asked_for() -> None:
+    auth = AUTH | {"require": {"args": {"all": ["signature", "token"]}}}
+    (fault,) = start_faults(rules(auth=auth), has("TOKEN"))
+
+    assert "needs signature and token" in fault
+
+
+def test_a_secret_that_must_be_there_and_is_not_stops_the_start() -> None:
+    backend = {"handler": "mcp", "url": "http://a/", "bearer": "env:UPSTREAM"}
+    written = rules(backends=rules().model_dump(mode="json")["backends"] | {"mcp": backend})
+
+    assert start_faults(written, has()) == [
+        "backends.mcp.bearer: env:UPSTREAM is not set or empty (with ? at its end it may be absent)"
+    ]
+    assert start_faults(written, has("UPSTREAM")) == []
+
+
+def test_a_public_admin_needs_a_token_that_is_there() -> None:
+    admin = {"address": "0.0.0.0:9901", "token": "env:ADMIN?"}
+
+    assert start_faults(rules(admin=admin), has("ADMIN")) == []
+    for faulty in (rules(admin=admin), rules(admin={"address": "0.0.0.0:9901"})):
+        (fault,) = start_faults(faulty, has())
+        assert fault.startswith("admin.address")
+
+
+def test_credentials_that_nobody_asks_for_are_pointed_out() -> None:
+    idle = rules(auth={"tokens": ["env:TOKEN?"], "retell_keys": ["env:KEY?"]})
+
+    assert len(start_warnings(idle, has("TOKEN", "KEY"))) == 2
+    assert start_warnings(idle, has()) == []
+    assert start_warnings(rules(auth=AUTH), has("TOKEN", "KEY")) == []
+
+
+def test_a_split_without_a_secret_salt_is_pointed_out() -> None:
+    for salt in ("", "pepper", "env:SALT?"):
+        (warning,) = start_warnings(rules(split={"percent": 10, "salt": salt}), has())
+        assert warning.startswith("split.salt")
+    assert start_warnings(rules(split={"percent": 10, "salt": "env:SALT?"}), has("SALT")) == []
+    assert start_warnings(rules(split={"percent": 100}), has()) == []
+
+
+def test_requirements_reach_the_edge_unchanged() -> None:
+    found = requirements(rules(auth=AUTH))
+
+    assert found[Kind.ARGS] == Need.any_of(["token", "signature"])
+    assert found[Kind.MCP] == Need.all_of(["token"])
+    assert Kind.LLM not in found
