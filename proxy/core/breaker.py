@@ -45,6 +45,11 @@ class Breaker:
         # One permit serves every exchange of a passing era: nothing is allocated per request.
         self._routine: Permit | None = Permit(0, Role.ROUTINE)
 
+    @property
+    def is_passing(self) -> bool:
+        """It lets every attempt pass."""
+        return self._routine is not None
+
     def admit(self, now: float, *, safe: bool, covered: bool) -> Permit | None:
         """Allow one attempt, or None: do not ask this arm.
 

@@ -440,5 +440,7 @@ def test_the_snapshot_tells_what_an_operator_asks() -> None:
     assert (seen.state, seen.failures, seen.era) == (State.OPEN, 5, 1)
     assert seen.reopens_in == 45.0
     assert seen.last == Transition(State.CLOSED, State.OPEN, "failures", 10.0)
+    assert not it.is_passing
+    assert breaker().is_passing
     assert it.snapshot(1000.0).reopens_in == 0.0
     assert breaker().snapshot(0.0).reopens_in is None
