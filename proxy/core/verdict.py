@@ -42,7 +42,6 @@ REFUSALS: Final = frozenset({401, 403, 405, 406, 413, 415, 421})
 _NOTHING: Final[frozenset[int]] = frozenset()
 _PROTOCOL_ERRORS: Final = range(-32029, -32019)  # -3202x: version, headers, capabilities
 _AMBIGUOUS: Final = frozenset({INVALID_PARAMS, INTERNAL_ERROR})  # a tool may have begun
-_UNKNOWN_TOOL: Final = "unknown tool"
 _GZIP: Final = b"\x1f\x8b"
 _SPACE: Final = b" \t\r\n"
 _INFLATED: Final = 262_144
@@ -104,32 +103,23 @@ def judge_body(body: bytes) -> Verdict:
 
 
 def judge_rpc(
-    status: int,
-    headers: Headers,
-    answer: ToolResult | RpcError | bytes | None,
-    *,
-    tool_known: bool = True,
-    not_executed: frozenset[int] = _NOTHING,
+    status: int, headers: Headers, answer: ToolResult | RpcError | bytes | None
 ) -> Verdict:
     """Judge what an MCP upstream answered.
 
     `answer` is what was read: a tool's result, another method's result (raw), an error, or None
-    for a body without any.  `tool_known` is False only if the arm's catalogue was listed
-    and lacks the tool.
+    for a body without any.  Whether a tool is missing only its backend's catalogue can tell:
+    then the verdict is `REFUSED`, without asking here.
     """
     if status in REFUSALS:
         return REFUSED
     if isinstance(answer, RpcError):
-        return _judge_error(status, headers, answer, tool_known, not_executed)
+        return _judge_error(status, headers, answer.code)
     if 400 <= status < 500 and status != 429 and answer is None:
         return REFUSED  # a lost session, a wrong path, a gateway: nothing that runs tools spoke
     if not 200 <= status < 300:
-        return judge_status(status, headers, not_executed=not_executed)
-    if not isinstance(answer, ToolResult) or not answer.is_error:
-        return SUCCESS
-    if not tool_known and _UNKNOWN_TOOL in answer.text.lower():
-        return REFUSED
-    return BUSINESS_NO
+        return judge_status(status, headers)
+    return BUSINESS_NO if isinstance(answer, ToolResult) and answer.is_error else SUCCESS
 
 
 def judge_failure(error: UpstreamFailed, *, dispatched: bool) -> Verdict:
@@ -153,20 +143,11 @@ def _by_class(status: int, headers: Headers) -> Verdict:
     return BUSINESS_NO if 400 <= status < 500 else FAILED_STATUS
 
 
-def _judge_error(
-    status: int,
-    headers: Headers,
-    error: RpcError,
-    tool_known: bool,
-    not_executed: frozenset[int],
-) -> Verdict:
-    code = error.code
+def _judge_error(status: int, headers: Headers, code: int) -> Verdict:
     if code in _PROTOCOL_ERRORS or code == METHOD_NOT_FOUND:
         return REFUSED
-    if code == INVALID_PARAMS and not tool_known:
-        return REFUSED
     if status == 429 or status >= 500:
-        return judge_status(status, headers, not_executed=not_executed)
+        return judge_status(status, headers)
     if 400 <= status < 500 and code not in _AMBIGUOUS:
         return REFUSED  # the transport's own no: a session, a version, a message it cannot read
     return FAILED_BODY

@@ -199,35 +199,22 @@ def test_an_rpc_error_is_judged(status: int, code: int, expected: Verdict) -> No
 
 
 def test_a_busy_server_that_speaks_json_rpc_is_still_busy() -> None:
-    verdict = judge_rpc(
-        503, RETRY, RpcError(-32000, "too many sessions"), not_executed=frozenset({503})
-    )
+    verdict = judge_rpc(503, RETRY, RpcError(-32000, "too many sessions"))
 
-    assert (verdict.label, verdict.ran, verdict.retry_after) == ("busy", Ran.NO, 30.0)
-
-
-def test_invalid_parameters_for_a_tool_that_is_not_there_come_before_dispatch() -> None:
-    assert judge_rpc(200, [], RpcError(-32602, "x"), tool_known=False) is REFUSED
-    assert judge_rpc(200, [], RpcError(-32603, "x"), tool_known=False) is FAILED_BODY
+    assert (verdict.label, verdict.retry_after) == ("busy", 30.0)
 
 
 @pytest.mark.parametrize(
-    ("answer", "tool_known", "expected"),
+    ("answer", "expected"),
     [
-        (ToolResult("done"), True, SUCCESS),
-        (ToolResult("done"), False, SUCCESS),
-        (b'{"tools":[]}', True, SUCCESS),
-        (ToolResult("no slot", is_error=True), True, BUSINESS_NO),
-        (ToolResult("no slot", is_error=True), False, BUSINESS_NO),
-        (ToolResult("Unknown tool: book", is_error=True), True, BUSINESS_NO),
-        (ToolResult("Unknown tool: book", is_error=True), False, REFUSED),
-        (ToolResult("Unknown tool: book"), False, SUCCESS),
+        (ToolResult("done"), SUCCESS),
+        (b'{"tools":[]}', SUCCESS),
+        (ToolResult("no slot", is_error=True), BUSINESS_NO),
+        (ToolResult("Unknown tool: book", is_error=True), BUSINESS_NO),
     ],
 )
-def test_a_result_is_judged(
-    answer: ToolResult | bytes, tool_known: bool, expected: Verdict
-) -> None:
-    assert judge_rpc(200, [], answer, tool_known=tool_known) is expected
+def test_a_result_is_judged(answer: ToolResult | bytes, expected: Verdict) -> None:
+    assert judge_rpc(200, [], answer) is expected
 
 
 def test_a_notification_that_was_taken_is_a_success() -> None:
@@ -238,11 +225,11 @@ def test_a_result_under_a_failed_status_is_a_failure() -> None:
     assert judge_rpc(500, [], ToolResult("done")) is FAILED_STATUS
 
 
-@given(st.integers(100, 999), ANSWERS, st.booleans())
+@given(st.integers(100, 999), ANSWERS)
 def test_nothing_that_is_delivered_may_also_be_rescued(
-    status: int, answer: ToolResult | RpcError | bytes | None, tool_known: bool
+    status: int, answer: ToolResult | RpcError | bytes | None
 ) -> None:
-    verdict = judge_rpc(status, RETRY, answer, tool_known=tool_known)
+    verdict = judge_rpc(status, RETRY, answer)
 
     assert verdict.delivers is (verdict.label in ("success", "business_no"))
     if verdict.counts is Counts.FAILURE:
