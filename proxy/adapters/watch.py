@@ -14,6 +14,9 @@ from proxy.core.exchange import Attempt, Exchange
 from proxy.core.model import TOOL_KINDS, Kind
 
 CODE_CLASSES = {n: f"{n}xx" for n in range(1, 6)}
+REMIND_SECONDS = 60
+"""The same fault of configuration is logged this often at most; the metric counts each."""
+
 RATIO_SECONDS = 300
 BUCKET_SECONDS = 10
 
@@ -70,7 +73,10 @@ class Watcher:
         self.ratio = SplitRatio(now)
         self.to = to
         self.tools = tools  # those that the rules name; any other is labelled `other`
+        self.breaker_hook: Callable[[str], None] = lambda arm: None  # hears each change's arm
         self._access = access
+        self._told: dict[tuple[str, str], float] = {}
+        self._now = now
         metrics.actual_ratio.set_function(self.ratio.value)
 
     def exchange_ended(self, exchange: Exchange) -> None:
@@ -101,10 +107,14 @@ class Watcher:
         self.metrics.breaker_transitions[arm, before, after].inc()
         self.metrics.show_breaker(arm, after)
         self.log.warning("breaker_changed", arm=arm, before=before, after=after, why=transition.why)
+        self.breaker_hook(arm)
 
     def config_fault(self, arm: str, detail: str) -> None:
         self.metrics.config_faults[arm].inc()
-        self.log.error("config_fault_seen", arm=arm, detail=detail)
+        now = self._now()
+        if now - self._told.get((arm, detail), -REMIND_SECONDS) >= REMIND_SECONDS:
+            self._told[arm, detail] = now
+            self.log.error("config_fault_seen", arm=arm, detail=detail)
 
     def auth_failed(self, reason: str) -> None:
         self.metrics.auth_failures[reason].inc()

@@ -1,0 +1,311 @@
+"""The composition root: builds the parts, wires them, starts them, drains them."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from contextlib import AsyncExitStack
+from dataclasses import replace
+from typing import Any
+
+from aiohttp import web
+from structlog.typing import FilteringBoundLogger
+
+from proxy.adapters.access import AccessLog
+from proxy.adapters.clock import LoopClock
+from proxy.adapters.listener import Listener, Options
+from proxy.adapters.metrics import Metrics
+from proxy.adapters.probes import Probed, Probes
+from proxy.adapters.rules_file import LoadedRules
+from proxy.adapters.rules_watch import RulesWatch
+from proxy.adapters.tasks import Tasks
+from proxy.adapters.upstream import Sweep
+from proxy.adapters.watch import Watcher
+from proxy.admin.api import admin_application, observe_application
+from proxy.core.exchange import Exchange
+from proxy.core.health import HealthConfig
+from proxy.core.model import Kind, Reply
+from proxy.core.rescue import usable_other
+from proxy.core.rules import Address, Rules
+from proxy.core.rules.parse import parse_address
+from proxy.errors import Fault, Refused, RulesError
+from proxy.handler import Handler
+from proxy.operations import Condition, SidecarOperations
+from proxy.ports import Arm
+from proxy.settings import Settings
+from proxy.wiring import Prepared, Wiring
+
+LAG_SECONDS = 0.5
+"""How often the event loop's punctuality is measured."""
+
+FAULTS = {
+    400: ("bad_request", "The request is not well-formed."),
+    408: ("too_slow", "The request took too long to arrive."),
+    414: ("target_too_long", "The request line is too long."),
+    431: ("headers_too_large", "The request header is too large."),
+}
+
+
+class App:
+    """One sidecar in one process, on a running loop.
+
+    `access_fd` is where access lines go; None: nowhere.
+    """
+
+    def __init__(
+        self,
+        loaded: LoadedRules,
+        settings: Settings,
+        log: FilteringBoundLogger,
+        *,
+        access_fd: int | None = None,
+    ) -> None:
+        loaded = with_flags(loaded, settings)
+        rules = loaded.rules
+        self._fixed = fixed_at_start(rules)
+        self.log = log
+        self.clock = clock = LoopClock()
+        self.tasks = Tasks(self._crashed)
+        self._access = self._access_log(access_fd if rules.listen.access_log else None)
+        self.metrics = Metrics(rules.metrics.namespace)
+        self.watcher = Watcher(
+            self.metrics, log, now=clock.now, access=self._access, to=rules.split.to
+        )
+        self.probes = Probes(clock=clock, watch=self.watcher, tasks=self.tasks)
+        self.watcher.breaker_hook = self.probes.wake
+        self.wiring = Wiring(
+            clock=clock, watch=self.watcher, sweep=Sweep(clock), secret=settings.secret
+        )
+        prepared = self.wiring.prepare(rules, self._health)
+        self.handler = Handler(
+            prepared.line,
+            clock=clock,
+            watch=self.watcher,
+            new_id=lambda: f"{random.getrandbits(128):032x}",
+            start=self.tasks.start,
+        )
+        self.listener = Listener(
+            self.handler.handle, self._bad_request, options=listener_options(rules)
+        )
+        now_ms = clock.wall_ms()
+        self.condition = Condition(loaded, now_ms, now_ms)
+        self.operations = SidecarOperations(
+            self.condition,
+            clock=clock,
+            handler=self.handler,
+            listener=self.listener,
+            probes=self.probes,
+            watcher=self.watcher,
+            wiring=self.wiring,
+        )
+        self.rules_watch = RulesWatch(
+            loaded, settings.environment, apply=self._apply, refuse=self._refuse
+        )
+        self.admin_address: tuple[str, int] = ("", 0)
+        self.observe_address: tuple[str, int] | None = None
+        self._settings = settings
+        self._closing = AsyncExitStack()
+        self._take(prepared, loaded)
+
+    async def start(self) -> None:
+        """Listen and serve; raises `OSError` if an address cannot be had."""
+        closing, rules = self._closing, self.condition.loaded.rules
+        closing.push_async_callback(self.tasks.aclose)
+        closing.push_async_callback(self._close_upstreams)
+        closing.push_async_callback(self.probes.aclose)
+        admin = admin_application(self.operations, token=self._admin_token, audit=self._audit)
+        self.admin_address = await self._serve_pages(admin, rules.admin.address)
+        if rules.listen.observe is not None:
+            observe = observe_application(self.operations)
+            self.observe_address = await self._serve_pages(observe, rules.listen.observe)
+        address = rules.listen.address
+        await self.listener.start(address.host, address.port)
+        self.tasks.start(self.rules_watch.watch(), "rules watch")
+        self.tasks.start(self._measure_lag(), "loop lag")
+        self.condition.reasons.remove("starting")
+        host, port = self.listener.address
+        self.log.info(
+            "sidecar_started",
+            address=f"{host}:{port}",
+            admin="{}:{}".format(*self.admin_address),
+            rules=str(self.condition.loaded.path),
+            digest=self.condition.loaded.digest,
+        )
+
+    def reload(self) -> None:
+        """Read rules and secrets anew, changed or not (SIGHUP)."""
+        self.tasks.start(self.rules_watch.reload(force=True), "rules reload")
+
+    async def drain(self) -> int:
+        """Let what runs finish, then close everything; the number of exchanges cut short."""
+        grace = self.condition.loaded.rules.listen.drain_grace
+        self.condition.reasons.append("draining")
+        self.log.info("drain_started", inflight=self.handler.inflight, grace=grace)
+        cut = await self.listener.drain(grace)
+        await self.aclose()
+        self.log.info("sidecar_stopped", cut=cut)
+        return cut
+
+    def hurry(self) -> None:
+        """Cut a running drain short."""
+        self.listener.hurry()
+
+    async def aclose(self) -> None:
+        """Close every part but the listener; harmless a second time."""
+        await self._closing.aclose()
+        if self._access is not None:
+            self._access.close()
+
+    def _apply(self, loaded: LoadedRules) -> None:
+        """Put newly loaded rules into force; raises a `CallsplitError`, and the old ones stay."""
+        loaded = with_flags(loaded, self._settings)
+        self._take(self.wiring.prepare(loaded.rules, self._health), loaded)
+        self._warn_of_fixed(loaded.rules)
+
+    def _take(self, prepared: Prepared, loaded: LoadedRules) -> None:
+        """From here on nothing can fail, and every new exchange sees the new rules."""
+        patience = max(arm.timeout for arm in self.handler.line.arms.values())
+        for retired in self.wiring.commit(prepared):
+            self.tasks.start(retired.aclose(patience), "retired upstream")
+        line, rules, condition = prepared.line, prepared.rules, self.condition
+        self.handler.line = line
+        condition.loaded, condition.fault = loaded, None
+        condition.taken_ms = self.clock.wall_ms()
+        self.watcher.to, self.watcher.tools = line.to, line.tools.names
+        self.metrics.rules_taken(loaded.digest, wall_seconds=condition.taken_ms / 1000)
+        self.metrics.target_ratio.set_function(
+            lambda: line.splitter.present(self.clock.wall_ms()).share / 100
+        )
+        self.metrics.at_start(
+            line.arms, live=lambda arm: line.splitter.live(arm, self.clock.wall_ms())
+        )
+        self.probes.use(self._probed(rules, arm) for arm in line.arms.values())
+        for warning in loaded.warnings:
+            self.log.warning("rules_warned", message=warning.message, line=warning.line)
+        self.log.info("rules_loaded", digest=loaded.digest, path=str(loaded.path))
+
+    def _refuse(self, error: RulesError) -> None:
+        """A rules file that cannot be used: the last good one stays, and everybody can see it."""
+        faults = [describe(fault) for fault in error.faults]
+        self.condition.fault = "; ".join(faults)
+        self.metrics.reload_success.set(0)
+        self.log.error("rules_refused", faults=faults)
+
+    def _warn_of_fixed(self, rules: Rules) -> None:
+        """Tell of changes that only a restart brings into force."""
+        before = self._fixed
+        for name, value in fixed_at_start(rules).items():
+            if value != before[name]:
+                self.log.warning("restart_needed", key=name, running=str(before[name]))
+
+    def _probed(self, rules: Rules, arm: Arm) -> Probed:
+        health, split = rules.backends[arm.name].health, rules.split
+
+        def covered() -> bool:
+            line = self.handler.line
+            present = line.splitter.present(self.clock.wall_ms())
+            return arm.name in (split.to, split.otherwise) and usable_other(
+                arm.name,
+                Kind.FUNCTION,
+                to=split.to,
+                takes=line.other(arm.name).backend.kinds,
+                enabled=rules.fallback.enabled,
+                both_ways=rules.fallback.both_ways,
+                percent=present.percent,
+                cap=present.cap,
+                kill=present.kill,
+            )
+
+        config = (
+            HealthConfig(health.every, health.healthy_after, health.unhealthy_after)
+            if health
+            else None
+        )
+        return Probed(arm, covered, config, (health.path or "") if health else "")
+
+    def _health(self) -> Reply:
+        return self.operations.health()
+
+    def _bad_request(self, status: int) -> Reply:
+        """Answer and account for what never became a request."""
+        code, message = FAULTS.get(status, FAULTS[400])
+        x = Exchange(f"{random.getrandbits(128):032x}", self.clock.now())
+        reply = self.handler.line.edge.refuse(
+            Refused(status, code, message, close=True), x.request_id
+        )
+        x.outcome, x.code, x.status, x.ended = "refused", code, status, x.started
+        self.watcher.exchange_ended(x)
+        return reply
+
+    def _admin_token(self) -> bytes | None:
+        token = self.condition.loaded.rules.admin.token
+        return self._settings.secret(token) if token is not None else None
+
+    def _audit(self, change: dict[str, Any]) -> None:
+        self.log.warning("operator_changed", **change)
+
+    def _crashed(self, name: str, error: BaseException) -> None:
+        self.log.error("task_crashed", task=name, exc_info=error)
+
+    def _access_log(self, fd: int | None) -> AccessLog | None:
+        if fd is None:
+            return None
+        later = asyncio.get_running_loop().call_later
+        return AccessLog(fd, later=later, wall_ms=self.clock.wall_ms)
+
+    async def _serve_pages(self, pages: web.Application, address: Address) -> tuple[str, int]:
+        runner = web.AppRunner(pages, access_log=None, shutdown_timeout=1.0)
+        await runner.setup()
+        self._closing.push_async_callback(runner.cleanup)
+        await web.TCPSite(runner, address.host, address.port).start()
+        host, port = runner.addresses[0][:2]
+        return host, port
+
+    async def _close_upstreams(self) -> None:
+        for upstream in self.wiring.upstreams.values():
+            await upstream.aclose(0.0)
+
+    async def _measure_lag(self) -> None:
+        while True:
+            began = self.clock.now()
+            await asyncio.sleep(LAG_SECONDS)
+            self.metrics.loop_lag.set(max(0.0, self.clock.now() - began - LAG_SECONDS))
+
+
+def listener_options(rules: Rules) -> Options:
+    """What the listener is told of the rules, once, at start."""
+    return Options(head_timeout=rules.listen.header_timeout, idle_timeout=rules.listen.idle_timeout)
+
+
+def fixed_at_start(rules: Rules) -> dict[str, Any]:
+    """Keys that a running process cannot change."""
+    listen = rules.listen
+    return {
+        "listen.address": listen.address,
+        "listen.observe": listen.observe,
+        "listen.header_timeout": listen.header_timeout,
+        "listen.idle_timeout": listen.idle_timeout,
+        "listen.access_log": listen.access_log,
+        "admin.address": rules.admin.address,
+        "metrics.namespace": rules.metrics.namespace,
+        "state": rules.state,
+    }
+
+
+def with_flags(loaded: LoadedRules, settings: Settings) -> LoadedRules:
+    """The rules with the addresses of the command line, which outrank the file."""
+    rules = loaded.rules
+    if settings.listen is not None:
+        listen = rules.listen.model_copy(update={"address": parse_address(settings.listen)})
+        rules = rules.model_copy(update={"listen": listen})
+    if settings.admin_listen is not None:
+        admin = rules.admin.model_copy(update={"address": parse_address(settings.admin_listen)})
+        rules = rules.model_copy(update={"admin": admin})
+    return replace(loaded, rules=rules)
+
+
+def describe(fault: Fault) -> str:
+    """One fault on one line; the source line stays away, it may hold a secret."""
+    place = f"{fault.file}:{fault.line}:{fault.column}: " if fault.line else ""
+    hint = f" ({fault.hint})" if fault.hint else ""
+    return f"{place}{fault.message}{hint}"

@@ -1,0 +1,93 @@
+"""`callsplit serve`: run the sidecar until it is told to stop."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import typer
+
+from proxy.cli.output import FINE, USAGE, fail, say
+
+if TYPE_CHECKING:
+    from proxy.adapters.rules_file import LoadedRules
+    from proxy.errors import RulesError
+    from proxy.settings import Settings
+
+
+def serve(
+    rules: Annotated[
+        Path | None, typer.Option("--rules", help="The rules file; else CALLSPLIT_RULES.")
+    ] = None,
+    env_file: Annotated[
+        Path | None, typer.Option("--env-file", help="Variables besides the environment's.")
+    ] = None,
+    listen: Annotated[
+        str | None, typer.Option("--listen", help="host:port; outranks listen.address.")
+    ] = None,
+    admin_listen: Annotated[
+        str | None, typer.Option("--admin-listen", help="host:port; outranks admin.address.")
+    ] = None,
+) -> None:
+    """Run the sidecar.  SIGTERM drains and ends it, SIGHUP reloads the rules."""
+    from proxy.adapters.rules_file import load_rules
+    from proxy.errors import RulesError, SettingsError
+    from proxy.settings import load_settings
+
+    try:
+        settings = load_settings(
+            env_file=env_file, rules=rules, listen=listen, admin_listen=admin_listen
+        )
+        loaded = load_rules(settings.rules, settings.environment)
+        code = run(loaded, settings)
+    except SettingsError as error:
+        fail(str(error), USAGE)
+    except RulesError as error:
+        refuse(error)
+    raise typer.Exit(code)
+
+
+def refuse(error: RulesError) -> NoReturn:
+    """Print every fault with its place; end with exit 2."""
+    from proxy.core.rules.fault_text import fault_text
+
+    for fault in error.faults:
+        say(fault_text(fault))
+    fail("these rules cannot go into force here; nothing was started", USAGE)
+
+
+def run(loaded: LoadedRules, settings: Settings) -> int:
+    """Serve until a signal ends it; the exit code.  Raises `RulesError` or `SettingsError`."""
+    import asyncio
+
+    import uvloop
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(_serve(loaded, settings))
+
+
+async def _serve(loaded: LoadedRules, settings: Settings) -> int:
+    import asyncio
+    import signal
+
+    from proxy.adapters.clock import LoopClock
+    from proxy.adapters.logs import configure
+    from proxy.app import App
+
+    log = configure(LoopClock().wall_ms, human=settings.log_format == "console")
+    app = App(loaded, settings, log, access_fd=sys.stdout.fileno())
+    loop, stop = asyncio.get_running_loop(), asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    loop.add_signal_handler(signal.SIGHUP, app.reload)
+    try:
+        await app.start()
+    except OSError as error:
+        await app.aclose()
+        fail(f"cannot listen: {error.strerror or error}; is another process there?", USAGE)
+    await stop.wait()
+    for number in (signal.SIGTERM, signal.SIGINT):  # whoever asks twice is in a hurry
+        loop.add_signal_handler(number, app.hurry)
+    await app.drain()
+    return FINE

@@ -1,0 +1,190 @@
+"""What an operator sees and may do: fits the admin's `Operations` port.
+
+Reads the parts of a running sidecar; every value is plain JSON, without secrets or call data.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from prometheus_client.exposition import choose_encoder
+
+from proxy import __version__
+from proxy.adapters.clock import LoopClock
+from proxy.adapters.listener import Listener
+from proxy.adapters.logs import stamp
+from proxy.adapters.probes import Probes
+from proxy.adapters.rules_file import LoadedRules
+from proxy.adapters.watch import Watcher
+from proxy.core.addresses import NOWHERE
+from proxy.core.breaker_values import State
+from proxy.core.explain import explain
+from proxy.core.guide_health import ArmHealth, health_reply
+from proxy.core.head import read_head
+from proxy.core.model import Call, Kind, Reply
+from proxy.core.recognise import recognise
+from proxy.core.routes import match
+from proxy.errors import Refused
+from proxy.handler import Handler
+from proxy.wiring import Wiring
+
+ACTIONS = {
+    "open": State.FORCED_OPEN,
+    "close": State.FORCED_CLOSED,
+    "metrics-only": State.METRICS_ONLY,
+}
+
+
+@dataclass(slots=True)
+class Condition:
+    """How the process is, beyond its parts; the app writes it, the pages read it."""
+
+    loaded: LoadedRules
+    taken_ms: int
+    started_ms: int
+    reasons: list[str] = field(default_factory=lambda: ["starting"])  # why not ready
+    fault: str | None = None  # why the newest rules file is not in force
+
+
+class SidecarOperations:
+    """The pages' values, read off the parts."""
+
+    def __init__(
+        self,
+        condition: Condition,
+        *,
+        clock: LoopClock,
+        handler: Handler,
+        listener: Listener,
+        probes: Probes,
+        watcher: Watcher,
+        wiring: Wiring,
+    ) -> None:
+        self._condition = condition
+        self._clock = clock
+        self._handler = handler
+        self._listener = listener
+        self._probes = probes
+        self._watcher = watcher
+        self._wiring = wiring
+
+    def unready(self) -> list[str]:
+        """Why traffic is not welcome.  Never because of the arms: rescue and last answer work."""
+        return list(self._condition.reasons)
+
+    def status(self) -> dict[str, Any]:
+        """One page."""
+        condition, line = self._condition, self._handler.line
+        present = line.splitter.present(self._clock.wall_ms())
+        return {
+            "version": __version__,
+            "started_at": stamp(condition.started_ms),
+            "ready": not condition.reasons,
+            "split": {
+                "to": present.to,
+                "otherwise": present.otherwise,
+                "percent": present.percent,
+                "cap": present.cap,
+                "kill_switch": present.kill,
+                "in_force_percent": present.share,
+                "actual_percent": round(self._watcher.ratio.value() * 100, 2),
+                "changed_at": stamp(present.at_ms),
+                "changed_by": present.who,
+            },
+            "arms": {name: self._arm(name) for name in line.arms},
+            "inflight": self._handler.inflight,
+            "connections": self._listener.open_connections,
+            "rules": {
+                "path": str(condition.loaded.path),
+                "digest": condition.loaded.digest,
+                "taken_at": stamp(condition.taken_ms),
+                "warnings": [fault.message for fault in condition.loaded.warnings],
+                "fault": condition.fault,
+            },
+            "state": condition.loaded.rules.state,
+        }
+
+    def config(self) -> dict[str, Any]:
+        """The rules in force; a secret shows as the reference that leads to it."""
+        loaded = self._condition.loaded
+        return {"digest": loaded.digest, "rules": loaded.rules.model_dump(mode="json")}
+
+    def explain(self, call_id: str | None, body: bytes | None) -> dict[str, Any]:
+        """Why a call goes where it goes, from its ID or from a request's whole body."""
+        line = self._handler.line
+        call = example_call(call_id, body, line.ids)
+        return explain(line.splitter, call, self._clock.wall_ms()).to_dict()
+
+    def breakers(self) -> dict[str, Any]:
+        """Every arm's breaker."""
+        return {name: self._breaker(name) for name in self._handler.line.arms}
+
+    def change_breaker(self, arm: str, action: str) -> dict[str, Any]:
+        """An operator's hand on a breaker."""
+        breaker, now = self._handler.line.arms[arm].breaker, self._clock.now()
+        if action != "reset" and action not in ACTIONS:
+            raise ValueError(f"Expected reset, {', '.join(ACTIONS)}.")
+        before = breaker.state
+        change = breaker.reset(now) if action == "reset" else breaker.force(ACTIONS[action], now)
+        if change is not None:
+            self._watcher.breaker_changed(arm, change)
+        return {"before": before, "after": breaker.state}
+
+    def metrics(self, accept: str) -> tuple[bytes, str]:
+        """The exposition in the form that the scraper prefers."""
+        encode, content_type = choose_encoder(accept)
+        return encode(self._watcher.metrics.registry), content_type
+
+    def health(self) -> Reply:
+        """The guide's public health page, from what the probes know already."""
+        began = self._clock.now()
+        arms = {}
+        for name, arm in self._handler.line.arms.items():
+            result = self._probes.result(name)
+            arms[name] = ArmHealth(
+                arm.breaker.state,
+                result.ok if result else None,
+                round(result.ms, 2) if result else None,
+            )
+        took_ms = (self._clock.now() - began) * 1000
+        return health_reply(arms, timestamp=stamp(self._clock.wall_ms()), took_ms=took_ms)
+
+    def _arm(self, name: str) -> dict[str, Any]:
+        rules = self._condition.loaded.rules.backends[name]
+        upstream, result = self._wiring.upstreams[name], self._probes.result(name)
+        live = self._handler.line.splitter.live(name, self._clock.wall_ms())
+        return {
+            "handler": rules.handler,
+            "url": rules.url,
+            "breaker": self._breaker(name),
+            "health": asdict(result) if result else None,
+            "live_calls": live,
+            "busy": upstream.busy,
+            "idle": upstream.idle,
+            "opened_total": upstream.opened_total,
+        }
+
+    def _breaker(self, name: str) -> dict[str, Any]:
+        return asdict(self._handler.line.arms[name].breaker.snapshot(self._clock.now()))
+
+
+def example_call(call_id: str | None, body: bytes | None, ids: Any) -> Call:
+    """A call to explain; raises ValueError for a body that is no request of Retell's."""
+    route = match("/retell")
+    assert route is not None
+    raw = [(b"host", b"localhost")]
+    if call_id is not None:
+        raw.append((ids.headers[0] if ids.headers else b"x-call-id", call_id.encode()))
+    head = read_head("POST", "/retell", raw, peer="", secure=False, trusted=NOWHERE)
+    if body is None:
+        return Call(Kind.FUNCTION, head, id=call_id)
+    try:
+        call = recognise(route, head, body, ids)
+    except Refused as refused:
+        raise ValueError(refused.message) from refused
+    if call.kind is Kind.OTHER:
+        raise ValueError("This body is no request that Retell sends.")
+    if call_id is not None:
+        call.id = call_id
+    return call

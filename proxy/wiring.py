@@ -1,0 +1,240 @@
+"""From rules to a `Line`: names concrete classes, keeps what outlives a reload.
+
+`prepare` may fail and changes nothing; `commit` cannot fail.  What stays the same stays: pools of
+unchanged endpoints, breakers by arm, the split's history and records, the limits' memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from backends import registry
+from backends.base import BackendConfig, ToolConfig
+from proxy.adapters.clock import LoopClock
+from proxy.adapters.upstream import Endpoint, HttpUpstream, Sweep
+from proxy.adapters.watch import Watcher
+from proxy.core.addresses import Networks
+from proxy.core.auth import AuthPolicy, Credentials
+from proxy.core.breaker import Breaker
+from proxy.core.breaker_values import BreakerConfig
+from proxy.core.call_id import CallIds
+from proxy.core.entry import Entry
+from proxy.core.fields import fields
+from proxy.core.force import Force
+from proxy.core.limits import Limit
+from proxy.core.model import Reply
+from proxy.core.rules import Backend as BackendRules
+from proxy.core.rules import Rules, SecretRef
+from proxy.core.rules.admission import requirements, start_faults
+from proxy.core.splitter import Splitter
+from proxy.core.tool_table import ToolTable
+from proxy.edge import Edge, EdgeRules
+from proxy.errors import Fault, RulesError, SettingsError
+from proxy.line import Line
+from proxy.ports import Arm
+
+NO_URL = "http://127.0.0.1:9"
+"""For handlers that answer in process: the upstream they never use (RFC 863, discard)."""
+
+NETWORK_HANDLERS = frozenset({"webhook", "mcp", "tools"})
+"""Handlers whose every wait is bounded by their upstream's deadline."""
+
+Secret = Callable[[SecretRef], bytes | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """What can go into force at once."""
+
+    rules: Rules
+    line: Line
+    splitter: Splitter
+    entry: Entry
+    edge: Edge
+    upstreams: Mapping[str, HttpUpstream]
+    breakers: Mapping[str, Breaker]
+
+
+class Wiring:
+    """Makes lines of rules.
+
+    `secret` resolves a reference to bytes, None if it may be absent and is; it raises
+    `SettingsError`.
+    """
+
+    def __init__(self, *, clock: LoopClock, watch: Watcher, sweep: Sweep, secret: Secret) -> None:
+        self.upstreams: Mapping[str, HttpUpstream] = {}
+        self.breakers: Mapping[str, Breaker] = {}
+        self._splitter: Splitter | None = None
+        self._edge: Edge | None = None
+        self._clock = clock
+        self._watch = watch
+        self._sweep = sweep
+        self._secret = secret
+
+    def prepare(self, rules: Rules, health: Callable[[], Reply]) -> Prepared:
+        """Build everything; changes nothing.  Raises `RulesError` or `SettingsError`."""
+        faults = start_faults(rules, self._has)
+        if faults:
+            raise RulesError([Fault(text) for text in faults])
+        tools = ToolTable(rules.tools, rules.fallback.budget)
+        upstreams = {name: self._upstream(name, entry) for name, entry in rules.backends.items()}
+        breakers = {name: self._breaker(name, rules) for name in rules.backends}
+        arms = {
+            name: self._arm(name, entry, tools, upstreams[name], breakers[name])
+            for name, entry in rules.backends.items()
+        }
+        entry = Entry.from_rules(
+            rules.split, salt=self._salt(rules), at_ms=self._clock.wall_ms(), why="rules loaded"
+        )
+        splitter = self._splitter or Splitter(entry, fields_of=fields, arms=arms)
+        edge = Edge(self._edge_rules(rules), self._watch, self._edge)
+        line = Line(
+            edge=edge,
+            ids=CallIds.of(rules.split.call_id_headers, rules.split.call_id_query),
+            splitter=splitter,
+            arms=arms,
+            to=rules.split.to,
+            otherwise=rules.split.otherwise,
+            tools=tools,
+            fallback=rules.fallback,
+            health=health,
+            passthrough=rules.passthrough,
+            expose_headers=rules.listen.expose_headers,
+        )
+        return Prepared(rules, line, splitter, entry, edge, upstreams, breakers)
+
+    def commit(self, prepared: Prepared) -> list[HttpUpstream]:
+        """Put it into force; the pools that nobody uses any more are for the caller to close."""
+        kept = set(prepared.upstreams.values())
+        retired = [upstream for upstream in self.upstreams.values() if upstream not in kept]
+        now = self._clock.now()
+        for name, breaker in prepared.breakers.items():
+            change = breaker.configure(breaker_config(prepared.rules, name), now)
+            if change is not None:
+                self._watch.breaker_changed(name, change)
+        if self._splitter is not None:
+            self._splitter.sync(prepared.entry, arms=prepared.line.arms)
+        self._splitter, self._edge = prepared.splitter, prepared.edge
+        self.upstreams, self.breakers = prepared.upstreams, prepared.breakers
+        return retired
+
+    def _has(self, ref: SecretRef) -> bool:
+        try:
+            return self._secret(ref) is not None
+        except SettingsError:
+            return False
+
+    def _maybe(self, ref: SecretRef | None) -> bytes | None:
+        return self._secret(ref) if ref is not None else None
+
+    def _all(self, refs: Iterable[SecretRef]) -> tuple[bytes, ...]:
+        return tuple(secret for ref in refs if (secret := self._secret(ref)) is not None)
+
+    def _salt(self, rules: Rules) -> str:
+        salt = rules.split.salt
+        if isinstance(salt, str):
+            return salt
+        return (self._secret(salt) or b"").decode("utf-8", "surrogateescape")
+
+    def _upstream(self, name: str, entry: BackendRules) -> HttpUpstream:
+        endpoint = Endpoint.from_url(
+            entry.url or NO_URL,
+            connections=entry.connections,
+            connect_timeout=entry.connect_timeout,
+            keepalive=entry.keepalive,
+            ca_file=entry.tls.ca_file,
+            server_name=entry.tls.server_name,
+        )
+        before = self.upstreams.get(name)
+        if before is not None and before.endpoint == endpoint:
+            return before
+        return HttpUpstream(endpoint, clock=self._clock, sweep=self._sweep)
+
+    def _breaker(self, name: str, rules: Rules) -> Breaker:
+        return self.breakers.get(name) or Breaker(breaker_config(rules, name))
+
+    def _arm(
+        self,
+        name: str,
+        entry: BackendRules,
+        tools: ToolTable,
+        upstream: HttpUpstream,
+        breaker: Breaker,
+    ) -> Arm:
+        url = urlsplit(entry.url or "")
+        config = BackendConfig(
+            name=name,
+            path=url.path,
+            query=url.query,
+            paths=entry.paths,
+            bearer=self._maybe(entry.bearer),
+            sign=self._maybe(entry.sign),
+            health_path=(entry.health.path or "") if entry.health else "",
+            probe=(entry.health.probe or "") if entry.health else "",
+            tools={tool: tool_config(tools, tool, name) for tool in tools.names},
+            options=entry.options,
+            wall_ms=self._clock.wall_ms,
+        )
+        return Arm(
+            name,
+            registry.create(entry.handler, config),
+            upstream,
+            breaker,
+            entry.timeout,
+            entry.not_executed,
+            in_process=entry.handler not in NETWORK_HANDLERS,
+        )
+
+    def _edge_rules(self, rules: Rules) -> EdgeRules:
+        auth, limits, listen, force = rules.auth, rules.limits, rules.listen, rules.split.force
+        credentials = Credentials(self._all(auth.tokens), self._all(auth.retell_keys))
+        policy = AuthPolicy(
+            requirements(rules), credentials, tolerance_ms=round(auth.signature_tolerance * 1000)
+        )
+        token = self._maybe(force.token) if force is not None else None
+        return EdgeRules(
+            auth=policy,
+            allow=Networks.of(auth.allow),
+            trusted=Networks.of(listen.trusted_proxies),
+            body_limit=listen.body_limit,
+            body_timeout=listen.body_timeout,
+            tool_limit=limit(limits.tools_per_minute, limits.burst),
+            address_limit=limit(limits.ip_per_minute, limits.burst),
+            force=Force(force.header.encode(), token) if force is not None else None,
+            passthrough=rules.passthrough is not None,
+            backend_paths=backend_paths(rules),
+        )
+
+
+def limit(per_minute: int | None, burst: float) -> Limit | None:
+    """A limit of the rules; None switches it off."""
+    return Limit(per_minute, burst) if per_minute is not None else None
+
+
+def backend_paths(rules: Rules) -> list[str]:
+    """Every path at which a backend is called: closed to passthrough."""
+    own = [urlsplit(entry.url or "").path for entry in rules.backends.values()]
+    by_kind = [path for entry in rules.backends.values() for path in entry.paths.values()]
+    return [path for path in (*own, *by_kind) if path not in ("", "/")]
+
+
+def breaker_config(rules: Rules, name: str) -> BreakerConfig:
+    """An arm's breaker as the rules want it."""
+    said = rules.backends[name].breaker
+    return BreakerConfig(
+        failures=said.failures,
+        open_for=said.open_for,
+        open_max=said.open_max,
+        half_open=said.half_open,
+        last_resort=rules.fallback.last_resort,
+        enabled=said.enabled,
+    )
+
+
+def tool_config(tools: ToolTable, tool: str, arm: str) -> ToolConfig:
+    """What the backend of `arm` may know of a tool."""
+    known = tools.get(tool)
+    return ToolConfig(known.effect, known.names.get(arm, ""), known.output_schema)
