@@ -17,15 +17,11 @@ from proxy.adapters.logs import stamp
 from proxy.adapters.probes import Probes
 from proxy.adapters.rules_file import LoadedRules
 from proxy.adapters.watch import Watcher
-from proxy.core.addresses import NOWHERE
 from proxy.core.breaker_values import State
+from proxy.core.example import example_call
 from proxy.core.explain import explain
 from proxy.core.guide_health import ArmHealth, health_reply
-from proxy.core.head import read_head
-from proxy.core.model import Call, Kind, Reply
-from proxy.core.recognise import recognise
-from proxy.core.routes import match
-from proxy.errors import Refused
+from proxy.core.model import Reply
 from proxy.handler import Handler
 from proxy.wiring import Wiring
 
@@ -167,24 +163,3 @@ class SidecarOperations:
 
     def _breaker(self, name: str) -> dict[str, Any]:
         return asdict(self._handler.line.arms[name].breaker.snapshot(self._clock.now()))
-
-
-def example_call(call_id: str | None, body: bytes | None, ids: Any) -> Call:
-    """A call to explain; raises ValueError for a body that is no request of Retell's."""
-    route = match("/retell")
-    assert route is not None
-    raw = [(b"host", b"localhost")]
-    if call_id is not None:
-        raw.append((ids.headers[0] if ids.headers else b"x-call-id", call_id.encode()))
-    head = read_head("POST", "/retell", raw, peer="", secure=False, trusted=NOWHERE)
-    if body is None:
-        return Call(Kind.FUNCTION, head, id=call_id)
-    try:
-        call = recognise(route, head, body, ids)
-    except Refused as refused:
-        raise ValueError(refused.message) from refused
-    if call.kind is Kind.OTHER:
-        raise ValueError("This body is no request that Retell sends.")
-    if call_id is not None:
-        call.id = call_id
-    return call

@@ -41,7 +41,7 @@ class Exchange:
     outcome: str = "failed"
     status: int = 0
     attempts: list[Attempt] = field(default_factory=list)
-    flags: list[str] = field(default_factory=list)  # short words: say_pending, linger, streamed, ...
+    flags: list[str] = field(default_factory=list)  # short words: say_pending, streamed, ...
     code: str = ""  # the refusal's stable code
     bytes_in: int = 0
     bytes_out: int = 0

@@ -1,0 +1,194 @@
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from proxy.adapters.clock import LoopClock
+from proxy.adapters.logs import configure
+from proxy.adapters.metrics import Metrics
+from proxy.adapters.rules_file import parse_rules
+from proxy.adapters.upstream import Sweep
+from proxy.adapters.watch import Watcher
+from proxy.core.breaker_values import State
+from proxy.core.model import Kind, Reply
+from proxy.core.rules import Rules, SecretRef
+from proxy.errors import RulesError, SettingsError
+from proxy.wiring import Wiring, backend_paths, breaker_config, limit, tool_config
+
+PLAIN = """
+version: 1
+split: {percent: 25}
+backends:
+  mcp: {handler: tools, url: "http://127.0.0.1:1/api/mcp/retell/tools"}
+  webhook: {handler: webhook, url: "http://127.0.0.1:1/hook", paths: {event: /events}}
+"""
+
+
+def rules(text: str = PLAIN) -> Rules:
+    return parse_rules(text.encode(), {}, path=Path("rules.yaml")).rules
+
+
+def health() -> Reply:
+    return Reply(200)
+
+
+@pytest.fixture
+async def make() -> Callable[..., Wiring]:
+    def wiring(**secrets: bytes) -> Wiring:
+        clock = LoopClock()
+        log = configure(clock.wall_ms, stream=io.StringIO())
+        watch = Watcher(Metrics("n"), log, now=clock.now, access=None, to="mcp")
+
+        def secret(ref: SecretRef) -> bytes | None:
+            found = secrets.get(ref.ref.removeprefix("env:"))
+            if found is None and not ref.optional:
+                raise SettingsError(f"{ref.ref} is not set")
+            return found
+
+        return Wiring(clock=clock, watch=watch, sweep=Sweep(clock), secret=secret)
+
+    return wiring
+
+
+async def test_rules_become_a_line(make: Callable[..., Wiring]) -> None:
+    wiring = make()
+    prepared = wiring.prepare(rules(), health)
+    assert wiring.commit(prepared) == []
+
+    line = prepared.line
+    assert set(line.arms) == {"mcp", "webhook"}
+    assert line.other("mcp") is line.arms["webhook"]
+    assert line.other("webhook") is line.arms["mcp"]
+    assert not line.arms["mcp"].in_process
+    assert line.splitter.present(LoopClock().wall_ms()).percent == 25
+
+
+async def test_what_has_not_changed_outlives_a_reload(make: Callable[..., Wiring]) -> None:
+    """Connections, breakers and the memory of calls are worth more than a tidy restart."""
+    wiring = make()
+    before = wiring.prepare(rules(), health)
+    wiring.commit(before)
+    before.line.arms["mcp"].breaker.trip(0.0)
+
+    after = wiring.prepare(rules(PLAIN.replace("25", "50")), health)
+    retired = wiring.commit(after)
+
+    assert retired == []
+    assert after.line.splitter is before.line.splitter
+    for name in ("mcp", "webhook"):
+        assert after.line.arms[name].upstream is before.line.arms[name].upstream
+        assert after.line.arms[name].breaker is before.line.arms[name].breaker
+    assert after.line.arms["mcp"].breaker.state is State.OPEN
+    assert after.line.splitter.history.latest.percent == 50
+
+
+async def test_a_changed_endpoint_gets_a_new_pool_and_the_old_one_is_handed_over(
+    make: Callable[..., Wiring],
+) -> None:
+    wiring = make()
+    before = wiring.prepare(rules(), health)
+    wiring.commit(before)
+    after = wiring.prepare(rules(PLAIN.replace("127.0.0.1:1/hook", "127.0.0.1:2/hook")), health)
+    retired = wiring.commit(after)
+
+    assert retired == [before.upstreams["webhook"]]
+    assert after.upstreams["mcp"] is before.upstreams["mcp"]
+
+
+async def test_preparing_changes_nothing(make: Callable[..., Wiring]) -> None:
+    wiring = make()
+    wiring.commit(wiring.prepare(rules(), health))
+    upstreams, breakers = wiring.upstreams, wiring.breakers
+
+    wiring.prepare(rules(PLAIN.replace("25", "50")), health)
+
+    assert wiring.upstreams is upstreams
+    assert wiring.breakers is breakers
+    splitter = wiring.prepare(rules(), health).splitter
+    assert splitter.history.latest.percent == 25
+
+
+async def test_a_breaker_switched_off_by_rules_is_told(make: Callable[..., Wiring]) -> None:
+    wiring = make()
+    wiring.commit(wiring.prepare(rules(), health))
+    off = PLAIN.replace("handler: webhook,", "handler: webhook, breaker: {enabled: false},")
+    prepared = wiring.prepare(rules(off), health)
+    wiring.commit(prepared)
+
+    assert prepared.line.arms["webhook"].breaker.state is State.METRICS_ONLY
+
+
+async def test_a_required_credential_without_a_key_is_refused(
+    make: Callable[..., Wiring],
+) -> None:
+    text = PLAIN + "auth: {retell_keys: [env:KEY?], require: {function: [signature]}}\n"
+    with pytest.raises(RulesError) as refused:
+        make().prepare(rules(text), health)
+    assert "auth.require.function" in refused.value.faults[0].message
+
+    make(KEY=b"k").prepare(rules(text), health)
+
+
+async def test_a_missing_secret_is_refused(make: Callable[..., Wiring]) -> None:
+    text = PLAIN.replace("handler: webhook,", "handler: webhook, bearer: env:TOKEN,")
+    with pytest.raises((RulesError, SettingsError)) as refused:
+        make().prepare(rules(text), health)
+    said = getattr(refused.value, "faults", [refused.value])
+    assert "env:TOKEN" in str(said[0])
+
+
+async def test_a_salt_may_be_plain_or_secret(make: Callable[..., Wiring]) -> None:
+    plain = PLAIN.replace("percent: 25", "percent: 25, salt: pepper")
+    secret = PLAIN.replace("percent: 25", "percent: 25, salt: env:SALT?")
+
+    assert make().prepare(rules(plain), health).entry.salt == "pepper"
+    assert make(SALT=b"s\xff").prepare(rules(secret), health).entry.salt == "s\udcff"
+    assert make().prepare(rules(secret), health).entry.salt == ""
+
+
+async def test_an_in_process_handler_needs_no_url(make: Callable[..., Wiring]) -> None:
+    text = PLAIN.replace('{handler: tools, url: "http://127.0.0.1:1/api/mcp/retell/tools"}',
+                         "{handler: demo, options: {like: mcp}}")  # fmt: skip
+    arm = make().prepare(rules(text), health).line.arms["mcp"]
+
+    assert arm.in_process
+    assert Kind.EVENT not in arm.backend.kinds
+
+
+async def test_forcing_needs_its_token(make: Callable[..., Wiring]) -> None:
+    text = PLAIN.replace("percent: 25", "percent: 25, force: {header: x-arm, token: env:FORCE?}")
+    rules_with_force = rules(text)
+
+    assert make(FORCE=b"t" * 32).prepare(rules_with_force, health)
+    assert make().prepare(rules_with_force, health)
+
+
+def test_paths_of_backends_are_closed_to_passthrough() -> None:
+    assert backend_paths(rules()) == ["/api/mcp/retell/tools", "/hook", "/events"]
+
+
+def test_a_limit_of_null_does_not_bind() -> None:
+    assert limit(None, 3.0) is None
+    found = limit(100, 3.0)
+    assert found is not None
+    assert found.depth == 300
+
+
+def test_a_breaker_is_told_what_the_rules_say() -> None:
+    said = "handler: webhook, breaker: {failures: 7, open_for: 5s, half_open: 2},"
+    text = PLAIN.replace("handler: webhook,", said) + "fallback: {last_resort: 4}\n"
+    config = breaker_config(rules(text), "webhook")
+
+    assert (config.failures, config.open_for, config.half_open) == (7, 5.0, 2)
+    assert config.last_resort == 4
+
+
+async def test_a_tool_may_have_another_name_on_an_arm(make: Callable[..., Wiring]) -> None:
+    text = PLAIN + "tools: {slots: {effect: read, names: {mcp: checkSlots}}}\n"
+    tools = make().prepare(rules(text), health).line.tools
+
+    assert tool_config(tools, "slots", "mcp").name == "checkSlots"
+    assert tool_config(tools, "slots", "webhook").name == ""
