@@ -1,0 +1,104 @@
+"""What all connections of a listener share: the handler, the limits, who is here."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, TypeAlias, cast
+
+from aiohttp.web_protocol import RequestHandler
+from aiohttp.web_server import Server
+
+from proxy.adapters.listener.connection import Connection
+from proxy.core.model import Reply
+from proxy.ports import Incoming
+
+Handler: TypeAlias = Callable[[Incoming], Awaitable[Reply]]
+BadRequest: TypeAlias = Callable[[int], Reply]
+"""Shapes and accounts for the answer to what never became a request; its body is bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """Limits of one listener; times in seconds, sizes in bytes."""
+
+    head_timeout: float = 10.0  # from connecting, or from a later head's first byte
+    idle_timeout: float = 75.0  # between two requests; above the 60 s of common balancers
+    write_timeout: float = 30.0  # without the client taking anything
+    linger: float = 2.0  # how long what arrives after a final answer is thrown away
+    drain_idle: float = 1.0  # how long idle connections may still speak once drained
+    max_line: int = 8190  # request line, and each header field
+    max_headers: int = 128
+    read_buffer: int = 256 * 1024  # of a body, before the client is made to wait
+    backlog: int = 4096
+    tick: float = 0.25  # how exactly the times above are kept
+
+
+class Acceptor(Server):
+    """Makes a `Connection` for each accepted socket and knows them all."""
+
+    def __init__(self, handler: Handler, bad_request: BadRequest, options: Options) -> None:
+        super().__init__(cast(Any, handler))
+        self.handler = handler
+        self.options = options
+        self.inflight = 0  # exchanges between their head and the end of their answer
+        self.open = 0  # connections whose client is still there
+        self.draining = False
+        self.closed = False  # drained: whoever still comes through is turned away
+        self._bad_request = bad_request
+        self._emptied: asyncio.Future[None] | None = None
+        self._hurried = False
+
+    def __call__(self) -> Connection:
+        return Connection(self, self._loop)
+
+    def everybody(self) -> list[Connection]:
+        """Each connection, those included whose client left while the handler works on."""
+        return cast("list[Connection]", list(self._connections))
+
+    def connection_made(self, handler: RequestHandler, transport: asyncio.Transport) -> None:
+        """A client came."""
+        self.open += 1
+        super().connection_made(handler, transport)
+        if self.closed:
+            transport.abort()
+
+    def connection_lost(self, handler: RequestHandler, exc: BaseException | None = None) -> None:
+        """A client left; its connection stays known until its exchange has ended."""
+        self.open -= 1
+        task = handler._task_handler
+        if task is None or task.done():
+            self._forget(handler)
+        else:
+            task.add_done_callback(lambda _: self._forget(handler))
+
+    async def emptied(self, timeout: float) -> bool:
+        """Whether the last connection is gone within `timeout` seconds."""
+        if self._connections and not self._hurried:
+            self._emptied = self._loop.create_future()
+            await asyncio.wait([self._emptied], timeout=max(timeout, 0.0))
+        return not self._connections
+
+    def hurry(self) -> None:
+        """Let nobody wait for the last connection any longer."""
+        self._hurried = True
+        if self._emptied is not None and not self._emptied.done():
+            self._emptied.set_result(None)
+
+    def fault(self, status: int) -> Reply:
+        """The answer to something that has no handler's answer; never raises."""
+        try:
+            return self._bad_request(status)
+        except Exception as error:
+            self.report("the bad request hook failed", error)
+            return Reply(status)
+
+    def report(self, what: str, error: Exception) -> None:
+        """Tell the loop's exception handler, which whoever runs the loop has set."""
+        self._loop.call_exception_handler({"message": f"listener: {what}", "exception": error})
+
+    def _forget(self, handler: RequestHandler) -> None:
+        self._connections.pop(handler, None)
+        if not self._connections and self._emptied is not None and not self._emptied.done():
+            self._emptied.set_result(None)

@@ -1,0 +1,200 @@
+"""One client connection: its requests answered in order, its deadlines kept.
+
+aiohttp's `RequestHandler` parses, queues pipelined requests and pauses the socket when that
+queue or a body is full.  What it does per request besides (a task of its own, a writer, a
+response object, timers) is replaced by `start` and what that calls.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
+
+from aiohttp.http import RawRequestMessage
+from aiohttp.http_exceptions import LineTooLong
+from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
+
+from proxy.adapters.listener.outlet import Outlet, Then
+from proxy.adapters.listener.request import NEVER, Request, break_off, framing_fault
+
+if TYPE_CHECKING:
+    from proxy.adapters.listener.acceptor import Acceptor
+
+_CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
+class _Fault(NamedTuple):
+    """Takes the place of a message that never became one."""
+
+    status: int
+
+
+_Queued: TypeAlias = tuple[Any, StreamReader]
+
+
+class Connection(Outlet):
+    """Serves one client; made by `Acceptor` for each accepted socket."""
+
+    __slots__ = ("_broken", "_head_began", "_request", "_served", "peer", "secure")
+
+    def __init__(self, acceptor: Acceptor, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(acceptor, loop)
+        self.peer = ""
+        self.secure = False
+        self._request: Request | None = None
+        self._served = False  # at least one request has come
+        self._head_began = False  # part of a head is here
+        self._broken = False  # the parser gave up: nothing that follows can be understood
+
+    # -- told by the transport ----------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Remember who is here."""
+        peer = transport.get_extra_info("peername")
+        self.peer = peer[0] if isinstance(peer, tuple) else ""
+        self.secure = transport.get_extra_info("ssl_object") is not None
+        super().connection_made(transport)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """Tell the request that is being answered."""
+        super().connection_lost(exc)
+        if self._request is not None:
+            self._request.hang_up()
+
+    def data_received(self, data: bytes) -> None:
+        """Feed the parser; notice a head that is on its way and framing that broke."""
+        if self._broken or self._discarding:
+            return
+        super().data_received(data)
+        messages = self._messages
+        if not messages:
+            if self._waiter is not None and not self._head_began and data.strip(b"\r\n"):
+                self._head_began = True
+                self.due = min(self.due, self._loop.time() + self._acceptor.options.head_timeout)
+        elif type(messages[-1][0]) is not RawRequestMessage:
+            self._break_off()
+
+    def resume_reading(self, resume_parser: bool = True) -> None:
+        """Called at the end of every body, when there is mostly nothing to resume."""
+        if self._reading_paused:
+            super().resume_reading(resume_parser)
+
+    def _break_off(self) -> None:
+        """The parser found a fault: in a body that is still coming, or after what it gave."""
+        self._broken = True
+        error: Any = self._messages.pop()[0]
+        if self._messages:
+            payload = self._messages[-1][1]
+        else:
+            payload = self._request.payload if self._request else EMPTY_PAYLOAD
+        if payload.is_eof():
+            self._messages.append(_fault(_status_of(error.exc)))
+        else:
+            break_off(payload)
+
+    # -- told by the sweep and by the drain ---------------------------------------------------
+
+    def expire(self) -> None:
+        """`due` has passed."""
+        self.due = NEVER
+        if self._closing or self._flushing or self._discarding:
+            super().expire()
+        elif self._request is not None:
+            self._request.late()
+        elif self._messages:
+            pass  # A request came just in time.
+        elif self._head_began and self._waiter is not None:
+            self._messages.append(_fault(408))
+            self._waiter.set_result(None)
+        else:
+            self.hang_up()
+
+    def close_if_idle(self) -> None:
+        """Close unless a request is being answered or is on its way in."""
+        if self._waiter is not None and not self._messages and not self._head_began:
+            self.hang_up()
+
+    def cut(self) -> asyncio.Task[None] | None:
+        """End everything now; the task that is ending."""
+        task = self._task_handler
+        self.abort()
+        if task is not None:
+            task.cancel()
+        return task
+
+    # -- told by the request ------------------------------------------------------------------
+
+    def go_on(self) -> None:
+        """Ask a client that waits for it to send its body."""
+        if self.transport is not None:
+            self._wire.write(_CONTINUE)
+
+    def body_due(self, when: float) -> None:
+        """Make the request `late` once `when` has passed."""
+        self.due = when
+
+    # -- the loop -----------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Answer this connection's requests, one after another.
+
+        All of them in this one task, so a context variable that a handler sets lives on into the
+        connection's next request.
+        """
+        options, then = self._acceptor.options, Then.GO_ON
+        try:
+            while then is Then.GO_ON and self.transport is not None:
+                if not self._messages:
+                    patience = options.idle_timeout if self._served else options.head_timeout
+                    self.due = self._loop.time() + patience
+                    await self.woken()
+                message, payload = self._take()
+                then = await self._exchange(message, payload)
+            if then is Then.LINGER:
+                await self.linger()
+        except Exception as error:
+            self._acceptor.report("a connection failed", error)
+            self.abort()
+
+    def _take(self) -> _Queued:
+        """The next request, or the fault in its place."""
+        self.due, self._head_began, self._served = NEVER, False, True
+        item = self._messages.popleft()
+        if self._parser is not None:
+            self._parser.message_consumed()
+        if self._buffer_paused and len(self._messages) <= self._msg_queue_resume_size:
+            self._resume_reading_if_drained()
+        return item
+
+    async def _exchange(self, message: Any, payload: StreamReader) -> Then:
+        """One request and its answer."""
+        acceptor = self._acceptor
+        fault = framing_fault(message) if type(message) is RawRequestMessage else message.status
+        if fault:
+            return self.refuse(fault)
+        request = self._request = Request(message, payload, self)
+        if self.transport is None:  # The client sent it and left; a call event is still worth it.
+            request.hang_up()
+        acceptor.inflight += 1
+        try:
+            try:
+                reply = await acceptor.handler(request)
+            except Exception as error:
+                acceptor.report("the handler failed", error)
+                reply = acceptor.fault(500)
+            return await self.answer(request, reply, last=message.should_close)
+        finally:
+            acceptor.inflight -= 1
+            self._request = None
+
+
+def _fault(status: int) -> _Queued:
+    return _Fault(status), EMPTY_PAYLOAD
+
+
+def _status_of(error: BaseException) -> int:
+    """The status for what the parser found wrong; its message, which echoes input, is not used."""
+    if isinstance(error, LineTooLong):
+        # The request target is the one line that the parser reports as a bytearray.
+        return 414 if isinstance(error.args[0], bytearray) else 431
+    return 431 if "Too many headers" in str(error) else 400

@@ -1,0 +1,160 @@
+"""One request as it came in: what the listener hands to the path."""
+
+from __future__ import annotations
+
+import math
+from typing import Protocol
+
+from aiohttp import hdrs
+from aiohttp.http import HttpVersion10, HttpVersion11, RawRequestMessage
+from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
+
+from proxy.errors import ClientGone, Refused
+
+NEVER = math.inf
+
+
+class Wire(Protocol):
+    """What a request needs of its connection."""
+
+    peer: str
+    secure: bool
+
+    def go_on(self) -> None:
+        """Write the interim answer that asks for the body."""
+
+    def body_due(self, when: float) -> None:
+        """Call `late` once clock time `when` has passed."""
+
+
+def framing_fault(message: RawRequestMessage) -> int:
+    """The status for a head that the parser takes and a strict proxy must not; 0 if there is none.
+
+    llhttp passes an empty Transfer-Encoding and `, chunked`, and either can desync the next hop.
+    """
+    version = message.version
+    if version is not HttpVersion11 and version != HttpVersion11:
+        if version != HttpVersion10:
+            return 505
+        if message.chunked:  # RFC 9112, 6.1: HTTP/1.0 has no chunks.
+            return 400
+    if message.chunked:
+        return 0 if message.headers[hdrs.TRANSFER_ENCODING].lower() == "chunked" else 400
+    return 400 if hdrs.TRANSFER_ENCODING in message.headers else 0
+
+
+class Request:
+    """An `Incoming` (see `proxy/ports.py`) over aiohttp's parsed message and body stream."""
+
+    __slots__ = (
+        "_body",
+        "_fields",
+        "_wire",
+        "gone",
+        "headers",
+        "method",
+        "payload",
+        "peer",
+        "secure",
+        "target",
+        "version",
+    )
+
+    def __init__(self, message: RawRequestMessage, payload: StreamReader, wire: Wire) -> None:
+        target = message.path
+        if not target.isascii():  # The parser decodes what is UTF-8; the port promises bytes.
+            target = target.encode("utf-8", "surrogateescape").decode("ascii", "surrogateescape")
+        self.method: str = message.method
+        self.target: str = target
+        self.version: tuple[int, int] = message.version
+        self.headers: tuple[tuple[bytes, bytes], ...] = message.raw_headers
+        self.peer = wire.peer
+        self.secure = wire.secure
+        self.gone = False
+        self._fields = message.headers
+        self.payload = payload
+        self._wire = wire
+        self._body: bytes | None = None
+
+    def declared_length(self) -> int | None:
+        """Content-Length; None for a chunked or absent body."""
+        length = self._fields.get(hdrs.CONTENT_LENGTH)
+        return None if length is None else int(length)
+
+    async def read(self, limit: int, deadline: float) -> bytes:
+        """The whole body, as sent; see `proxy/ports.py` for what it raises.
+
+        Asks a client that waits for `100 Continue` to go on, so call it after the guards.
+        """
+        if self._body is not None:
+            return self._body
+        payload = self.payload
+        if payload.total_bytes > limit or (self.declared_length() or 0) > limit:
+            raise _too_large()
+        if self.version >= HttpVersion11 and hdrs.EXPECT in self._fields:
+            self._meet_expectation()
+        if payload.is_eof():
+            self._body = _taken(payload)
+        else:
+            self._body = await self._receive(limit, deadline)
+        return self._body
+
+    def complete(self) -> bool:
+        """The client has nothing of this request left to send."""
+        return self.payload.is_eof()
+
+    def hang_up(self) -> None:
+        """The caller is gone; a body that has come whole stays readable."""
+        self.gone = True
+        if not self.payload.is_eof():
+            self.payload.set_exception(ClientGone("the caller hung up"))
+
+    def late(self) -> None:
+        """The body's deadline has passed."""
+        self.payload.set_exception(
+            Refused(408, "body_timeout", "The request body did not arrive in time.", close=True)
+        )
+
+    async def _receive(self, limit: int, deadline: float) -> bytes:
+        payload, parts, received = self.payload, [], 0
+        self._wire.body_due(deadline)
+        try:
+            while part := await payload.readany():
+                received += len(part)
+                if received > limit:
+                    raise _too_large()
+                parts.append(part)
+        finally:
+            self._wire.body_due(NEVER)
+        return b"".join(parts)
+
+    def _meet_expectation(self) -> None:
+        """RFC 9110, 10.1.1."""
+        if self._fields[hdrs.EXPECT].lower() != "100-continue":
+            raise Refused(
+                417, "expectation_failed", "Only 100-continue can be expected.", close=True
+            )
+        self._wire.go_on()
+
+
+def _taken(payload: StreamReader) -> bytes:
+    """All of a body that is here whole: without a copy if it came in one piece."""
+    if payload is EMPTY_PAYLOAD:
+        return b""
+    parts = payload._buffer  # `read_nowait` would cost three calls more.
+    return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def broken_framing() -> Refused:
+    """What `read` raises if the body does not keep to its own framing."""
+    return Refused(400, "bad_framing", "The request body breaks its framing.", close=True)
+
+
+def break_off(payload: StreamReader) -> None:
+    """Tell whoever reads this body that no more of it can be understood."""
+    if not payload.is_eof():
+        payload.set_exception(broken_framing())
+
+
+def _too_large() -> Refused:
+    return Refused(413, "body_too_large", "The request body is too large.", close=True)
