@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeAlias
 
 from proxy.core.model import Call, Effect, Kind, Outbound, Reply
+from proxy.errors import UpstreamFailed
+
+ANSWER_LIMIT = 4 * 2**20
+"""The most bytes of an answer that is read whole in order to be translated."""
 
 
 class Send(Protocol):
@@ -30,7 +34,8 @@ class Backend(Protocol):
     alone would misjudge the answer, and leaves it None otherwise.
     A backend may also have `async def probe(self, send: Send) -> None`, a harmless request that
     raises `proxy.errors.ProbeFailed` if the arm is not well; without one, callsplit asks
-    `health.path`, or only connects.
+    `health.path`, or only connects.  And it may have `def is_read_only(self, tool: str) -> bool`,
+    if its server says of itself which tools change nothing.
     """
 
     kinds: frozenset[Kind]
@@ -71,3 +76,35 @@ class BackendConfig:
 
 Factory: TypeAlias = Callable[[BackendConfig], Backend]
 """What an entry point of group `callsplit.backends`, or a `module:name` in the rules, must be."""
+
+
+async def read_whole(reply: Reply, limit: int = ANSWER_LIMIT) -> bytes:
+    """The whole body of an answer that must be translated.
+
+    Raises `UpstreamFailed` if it is larger than `limit` bytes, compressed, or breaks half way.
+    """
+    body = reply.body if isinstance(reply.body, bytes) else await _drain(reply.body, limit)
+    for name, value in reply.headers:
+        if name.lower() == b"content-encoding" and value.strip().lower() != b"identity":
+            raise UpstreamFailed("body", "the answer is compressed, unasked", sent=True)
+    return body
+
+
+async def _drain(stream: AsyncIterator[bytes], limit: int) -> bytes:
+    chunks, size = [], 0
+    try:
+        async for chunk in stream:
+            chunks.append(chunk)
+            size += len(chunk)
+            if size > limit:
+                raise UpstreamFailed("body", "the answer is too large", sent=True)
+    finally:
+        await close(stream)
+    return b"".join(chunks)
+
+
+async def close(stream: AsyncIterator[bytes]) -> None:
+    """Give a streamed body back before its end; its connection is dropped."""
+    aclose = getattr(stream, "aclose", None)
+    if aclose is not None:
+        await aclose()
