@@ -6,6 +6,7 @@ The order is: text, strict YAML, `${NAME:-default}` in its scalars, types, model
 from __future__ import annotations
 
 import hashlib
+import os
 import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -47,9 +48,9 @@ def load_rules(path: Path, environment: Mapping[str, str]) -> LoadedRules:
 def read_rules(path: Path) -> bytes:
     """The file's bytes, never more than a rules file may have; raises RulesError."""
     try:
-        if not stat.S_ISREG(path.stat().st_mode):
-            raise _unusable(path, "is no regular file")
-        with path.open("rb") as file:
+        with open(path, "rb", opener=_opened) as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise _unusable(path, "is no regular file")
             content = file.read(MAX_BYTES + 1)
     except OSError as error:
         reason = (error.strerror or type(error).__name__).lower()
@@ -57,6 +58,11 @@ def read_rules(path: Path) -> bytes:
     if len(content) > MAX_BYTES:
         raise _unusable(path, f"is larger than {MAX_BYTES // 2**20} MB")
     return content
+
+
+def _opened(name: str, flags: int) -> int:
+    """Without O_NONBLOCK, opening a pipe would wait for somebody to write."""
+    return os.open(name, flags | os.O_NONBLOCK)
 
 
 def parse_rules(content: bytes, environment: Mapping[str, str], *, path: Path) -> LoadedRules:

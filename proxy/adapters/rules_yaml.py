@@ -16,7 +16,7 @@ from yaml.scanner import Scanner
 
 MAX_BYTES = 2**20
 MAX_DEPTH = 32
-MAX_NODES = 50_000
+MAX_NODES = 20_000
 MAX_ALIASES = 64
 MAX_FAULTS = 100
 
