@@ -1,0 +1,224 @@
+"""The upstream leg: requests over kept connections, with an exact answer to "was it sent?"."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+
+from proxy.adapters.upstream.body import StreamedBody
+from proxy.adapters.upstream.connection import Connection, Late
+from proxy.adapters.upstream.dial import Dialer
+from proxy.adapters.upstream.endpoint import Endpoint
+from proxy.adapters.upstream.resolver import Address, Lookup, Resolver
+from proxy.adapters.upstream.sweep import Sweep
+from proxy.adapters.upstream.wire import host_line, request_head
+from proxy.core.model import Headers, Outbound, Reply
+from proxy.errors import UpstreamFailed
+from proxy.ports import Clock
+
+
+class HttpUpstream:
+    """A pool of HTTP/1.1 connections to one endpoint (`proxy.ports.Upstream`).
+
+    The last used connection is used first, so that idle ones grow old and close.
+    """
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        *,
+        clock: Clock,
+        sweep: Sweep,
+        lookup: Lookup = socket.getaddrinfo,
+    ) -> None:
+        self.endpoint = endpoint
+        self.opened_total = 0
+        self._clock = clock
+        self._sweep = sweep
+        self._host = host_line(endpoint.authority)
+        self._resolver = Resolver(endpoint, clock=clock, changed=self._retire, lookup=lookup)
+        self._dialer = Dialer(endpoint, self._resolver)
+        self._idle: list[Connection] = []  # the oldest first
+        self._busy: set[Connection] = set()
+        self._ending: set[Connection] = set()  # dropped, transport not gone yet
+        self._opening = 0
+        self._watched = False
+        self._draining = False
+        self._closed = False
+        self._empty: asyncio.Future[None] | None = None
+
+    @property
+    def busy(self) -> int:
+        """Connections with an exchange under way, being opened or lingering."""
+        return len(self._busy) + self._opening
+
+    @property
+    def idle(self) -> int:
+        """Connections that wait for an exchange."""
+        return len(self._idle)
+
+    async def send(
+        self,
+        outbound: Outbound,
+        extra: Headers,
+        *,
+        deadline: float,
+        linger: float = 0.0,
+        buffer: int | None = None,
+        late: Late | None = None,
+    ) -> Reply:
+        """One exchange (`proxy.ports.Upstream.send`).
+
+        Answers up to `buffer` bytes (the endpoint's by default) come whole; 0 streams at once.
+        `late` hears the end of an exchange that lingers: an answer, its body left out if it is
+        larger than `buffer` (`length` then tells its size), or the failure.
+        """
+        head = request_head(outbound, extra, self._host)
+        connection = self._take(deadline) or await self._open(deadline)
+        waiter = connection.start(
+            head,
+            outbound.body,
+            bodiless=outbound.method == "HEAD",
+            limit=self.endpoint.buffer if buffer is None else buffer,
+            deadline=deadline,
+            linger=linger,
+            late=late,
+        )
+        try:
+            return await waiter
+        except asyncio.CancelledError:
+            connection.leave(waiter)
+            _answered_nobody(waiter, late)
+            raise
+        finally:
+            del waiter  # A failure refers to this frame: no cycle through its future.
+
+    async def connect(self, *, deadline: float) -> None:
+        """Open (or reuse) one connection and send nothing."""
+        connection = self._take(deadline) or await self._open(deadline)
+        self.released(connection)
+
+    async def aclose(self, grace: float) -> None:
+        """Close idle connections now, busy ones when done or after `grace` seconds."""
+        self._draining = True
+        for connection in tuple(self._idle):
+            connection.drop()
+        await self._emptied(grace)
+        self._closed = True
+        for connection in tuple(self._busy):
+            connection.close()
+        await self._emptied(1.0)
+        self._sweep.forget(self)
+
+    # -- Connections.
+
+    def _take(self, deadline: float) -> Connection | None:
+        """An idle connection, checked; None if there is none."""
+        now = self._clock.now()
+        if now >= deadline:
+            raise UpstreamFailed("timeout", "the deadline had passed", sent=False)
+        if not self._watched:
+            self._watched = True
+            self._sweep.watch(self)
+        idle = self._idle
+        while idle:
+            connection = idle.pop()
+            if now < connection.expires and connection.usable():
+                self._busy.add(connection)
+                return connection
+            connection.drop()
+        return None
+
+    async def _open(self, deadline: float) -> Connection:
+        self._check_open()
+        if self.busy >= self.endpoint.connections:
+            raise UpstreamFailed("full", "every connection is in use", sent=False)
+        self._opening += 1
+        try:
+            patience = min(deadline - self._clock.now(), self.endpoint.connect_timeout)
+            connection = await self._dialer.open(self._make, patience)
+        finally:
+            self._opening -= 1
+            self._tell_empty()
+        self.opened_total += 1
+        self._busy.add(connection)
+        if self._closed:
+            connection.drop()
+        if connection.gone:
+            self._busy.discard(connection)
+            raise UpstreamFailed("connect", "closed at once", sent=False)
+        if self._clock.now() >= deadline:
+            self.released(connection)
+            raise UpstreamFailed("timeout", "the deadline passed while connecting", sent=False)
+        return connection
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise UpstreamFailed("connect", "this side is closed", sent=False)
+
+    def _make(self, address: Address) -> Connection:
+        return Connection(self, address, stall=self.endpoint.stall)
+
+    def released(self, connection: Connection) -> None:
+        """Keep a connection for the next exchange."""
+        if self._draining:
+            connection.drop()
+            return
+        self._busy.discard(connection)
+        connection.expires = self._clock.now() + self.endpoint.keepalive
+        self._idle.append(connection)
+
+    def dropped(self, connection: Connection) -> None:
+        """Forget a connection; its transport is still to go."""
+        self._busy.discard(connection)
+        if connection in self._idle:
+            self._idle.remove(connection)
+        self._ending.add(connection)
+
+    def lost(self, connection: Connection) -> None:
+        """The transport is gone, nothing of the connection is left."""
+        self._ending.discard(connection)
+        self._tell_empty()
+
+    def sweep(self, now: float) -> bool:
+        """Act on what is overdue or has been idle for too long."""
+        for connection in [one for one in self._busy if one.deadline <= now]:
+            connection.overdue(now)
+        while self._idle and self._idle[0].expires <= now:
+            self._idle[0].drop()
+        self._resolver.refresh()
+        self._watched = bool(self._busy or self._idle or self._opening)
+        return self._watched
+
+    def _retire(self, addresses: frozenset[Address]) -> None:
+        """The name has other addresses: finish what runs on the old ones, begin nothing there."""
+        for connection in (*self._idle, *self._busy):
+            connection.retired = connection.address not in addresses
+        for connection in [one for one in self._idle if one.retired]:
+            connection.drop()
+
+    async def _emptied(self, patience: float) -> None:
+        """Wait until no connection is left, for so long."""
+        if self._held_open():
+            self._empty = asyncio.get_running_loop().create_future()
+            await asyncio.wait({self._empty}, timeout=patience)
+            self._empty = None
+
+    def _tell_empty(self) -> None:
+        empty = self._empty
+        if empty is not None and not empty.done() and not self._held_open():
+            empty.set_result(None)
+
+    def _held_open(self) -> bool:
+        return bool(self._busy or self._opening or self._ending)
+
+
+def _answered_nobody(waiter: asyncio.Future[Reply], late: Late | None) -> None:
+    """The answer and the caller's leaving crossed: nobody else will see this answer."""
+    if waiter.cancelled() or waiter.exception() is not None:
+        return
+    reply = waiter.result()
+    if isinstance(reply.body, StreamedBody):
+        reply.body.drop()
+    elif late is not None:
+        late(reply)

@@ -1,0 +1,82 @@
+"""How a request stands on the wire, and what may never get there."""
+
+from __future__ import annotations
+
+import re
+
+from proxy.core.model import Headers, Outbound
+from proxy.errors import UpstreamFailed
+
+CONTROLS = bytes((*range(9), *range(10, 32), 127))
+"""Bytes that may stand in no field value, CR and LF among them (RFC 9110 5.5)."""
+
+TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+"""A method or a field name (RFC 9110 5.6.2)."""
+
+_OURS = frozenset(
+    {
+        b"connection",
+        b"content-length",
+        b"expect",
+        b"host",
+        b"keep-alive",
+        b"proxy-connection",
+        b"te",
+        b"trailer",
+        b"transfer-encoding",
+        b"upgrade",
+    }
+)
+_FRAMED_WHEN_EMPTY = frozenset({"POST", "PUT", "PATCH"})
+_ROOM = 1024  # names remembered
+_LONGEST = 64  # bytes of a name worth remembering
+
+
+class _Names(dict[bytes, bool]):
+    """Whether a field of this name goes out; learns the names it sees, up to a bound."""
+
+    def __missing__(self, name: bytes) -> bool:
+        if not TOKEN.fullmatch(name):
+            raise _refused("a header name is no token")
+        goes = name.lower() not in _OURS
+        if len(self) < _ROOM and len(name) <= _LONGEST:
+            self[name] = goes
+        return goes
+
+
+_NAMES = _Names()
+
+
+def host_line(authority: str) -> bytes:
+    """The one Host field of every request to an endpoint."""
+    return b"Host: " + authority.encode("ascii")
+
+
+def request_head(outbound: Outbound, extra: Headers, host: bytes) -> bytes:
+    """Serialise everything before the body; `host` is the whole Host line.
+
+    Framing and connection fields belong to the transport: those of the caller are left out.
+    Raises `UpstreamFailed` for anything that could be read as more than one request.
+    """
+    method, target, goes = outbound.method, outbound.target, _NAMES
+    try:
+        first = f"{method} {target} HTTP/1.1".encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        raise _refused("the request target is no text") from None
+    fields = [b": ".join(field) for field in (*outbound.headers, *extra) if goes[field[0]]]
+    if outbound.body or method in _FRAMED_WHEN_EMPTY:
+        fields.append(b"Content-Length: %d" % len(outbound.body))
+    lines = (first, host, *fields, b"", b"")
+    head = b"\r\n".join(lines)
+    # One pass over all bytes: the only controls are the line ends put in above.
+    if len(head) - len(head.translate(None, CONTROLS)) != 2 * len(lines) - 2:
+        raise _refused("a control byte in the request head")
+    if first.count(b" ") != 2 or target[:1] != "/" or method == "CONNECT":
+        raise _refused("the request line is not in origin form")
+    if not (method.isupper() and method.isalpha()) and not TOKEN.fullmatch(method.encode()):
+        raise _refused("the method is no token")
+    return head
+
+
+def _refused(detail: str) -> UpstreamFailed:
+    return UpstreamFailed("config", detail, sent=False)
