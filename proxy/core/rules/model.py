@@ -14,7 +14,7 @@ from proxy.core.rules.fallback import Fallback
 from proxy.core.rules.limits import Limits
 from proxy.core.rules.listen import Admin, Listen
 from proxy.core.rules.metrics import Metrics
-from proxy.core.rules.parse import Address, SecretError
+from proxy.core.rules.parse import SecretError
 from proxy.core.rules.rollout import Rollout
 from proxy.core.rules.secret import is_reference, parse_secret
 from proxy.core.rules.split import Split
@@ -63,15 +63,6 @@ class Rules(Section):
     state: State = Field("memory", description="Where replicas agree: memory, or a redis URL.")
     state_dir: str = Field("./state", description="Where this replica keeps what must survive.")
     metrics: Metrics = Field(Metrics(), description="How the figures are named.")
-
-    def listening_on(self, listen: Address | None, admin: Address | None) -> Rules:
-        """The same rules with other listeners, as the command line wants them."""
-        changed: dict[str, Section] = {}
-        if listen is not None:
-            changed["listen"] = self.listen.model_copy(update={"address": listen})
-        if admin is not None:
-            changed["admin"] = self.admin.model_copy(update={"address": admin})
-        return self.model_copy(update=changed)
 
     def tool(self, name: str) -> Tool:
         """The tool of that name as it is in force; not for the hot path: look it up at load."""

@@ -6,7 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from proxy.core.model import Effect
-from proxy.core.rules import Address, Rules
+from proxy.core.rules import Rules
 from tests.rules_kit import document, rules
 
 
@@ -48,12 +48,3 @@ def test_a_password_in_the_state_is_refused_unseen() -> None:
         Rules.model_validate(document(state="redis://:hunter2@cache/0"))
     (detail,) = caught.value.errors(include_url=False, include_input=False)
     assert "hunter2" not in str(detail["msg"])
-
-
-def test_the_command_line_moves_the_listeners() -> None:
-    listen, admin = Address("127.0.0.1", 1), Address("127.0.0.1", 2)
-    moved = rules().listening_on(listen, admin)
-
-    assert (moved.listen.address, moved.admin.address) == (listen, admin)
-    assert moved.listen.body_limit == rules().listen.body_limit
-    assert rules().listening_on(None, None) == rules()
