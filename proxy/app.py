@@ -28,7 +28,7 @@ from proxy.core.model import Kind, Reply
 from proxy.core.rescue import usable_other
 from proxy.core.rules import Address, Rules
 from proxy.core.rules.parse import parse_address
-from proxy.errors import Fault, Refused, RulesError
+from proxy.errors import Fault, Refused, RulesError, SettingsError
 from proxy.handler import Handler
 from proxy.operations import Condition, SidecarOperations
 from proxy.ports import Arm
@@ -293,15 +293,26 @@ def fixed_at_start(rules: Rules) -> dict[str, Any]:
 
 
 def with_flags(loaded: LoadedRules, settings: Settings) -> LoadedRules:
-    """The rules with the addresses of the command line, which outrank the file."""
+    """The rules with the addresses of the command line, which outrank the file.
+
+    Raises `SettingsError` for what is no address.
+    """
     rules = loaded.rules
     if settings.listen is not None:
-        listen = rules.listen.model_copy(update={"address": parse_address(settings.listen)})
-        rules = rules.model_copy(update={"listen": listen})
+        update = {"address": flag("--listen", settings.listen)}
+        rules = rules.model_copy(update={"listen": rules.listen.model_copy(update=update)})
     if settings.admin_listen is not None:
-        admin = rules.admin.model_copy(update={"address": parse_address(settings.admin_listen)})
-        rules = rules.model_copy(update={"admin": admin})
+        update = {"address": flag("--admin-listen", settings.admin_listen)}
+        rules = rules.model_copy(update={"admin": rules.admin.model_copy(update=update)})
     return replace(loaded, rules=rules)
+
+
+def flag(name: str, value: str) -> Address:
+    """An address given by a flag or setting."""
+    try:
+        return parse_address(value)
+    except ValueError as fault:
+        raise SettingsError(f"{name}: {fault}") from fault
 
 
 def describe(fault: Fault) -> str:

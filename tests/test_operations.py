@@ -1,0 +1,137 @@
+from __future__ import annotations
+
+import io
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import orjson
+import pytest
+
+from proxy.adapters.logs import configure
+from proxy.adapters.rules_file import parse_rules
+from proxy.app import App
+from proxy.operations import SidecarOperations
+from proxy.settings import load_settings
+
+RULES = """
+version: 1
+listen: {address: "127.0.0.1:0"}
+admin: {address: "127.0.0.1:0", token: "env:ADMIN_TOKEN?"}
+split: {percent: 25, salt: pepper}
+backends:
+  mcp: {handler: demo, options: {like: mcp}}
+  webhook: {handler: demo}
+"""
+
+
+@pytest.fixture
+async def app() -> AsyncIterator[App]:
+    loaded = parse_rules(RULES.encode(), {}, path=Path("rules.yaml"))
+    log = configure(lambda: 0, stream=io.StringIO())
+    app = App(loaded, load_settings(), log)
+    await app.start()
+    yield app
+    await app.drain()
+
+
+@pytest.fixture
+def operations(app: App) -> SidecarOperations:
+    return app.operations
+
+
+async def test_a_started_sidecar_is_ready(operations: SidecarOperations) -> None:
+    assert operations.unready() == []
+
+
+async def test_the_status_page_tells_split_arms_and_rules(operations: SidecarOperations) -> None:
+    page = operations.status()
+
+    assert page["split"]["percent"] == 25
+    assert page["split"]["kill_switch"] is False
+    assert set(page["arms"]) == {"mcp", "webhook"}
+    assert page["arms"]["mcp"]["breaker"]["state"] == "closed"
+    assert page["rules"]["fault"] is None
+    assert orjson.dumps(page)
+
+
+async def test_the_configuration_shows_references_never_secrets(
+    operations: SidecarOperations,
+) -> None:
+    page = operations.config()
+
+    assert page["rules"]["admin"]["token"] == "env:ADMIN_TOKEN?"
+    assert page["rules"]["split"]["percent"] == 25
+    assert orjson.dumps(page)
+
+
+async def test_a_call_is_explained_by_its_id_or_by_its_body(
+    operations: SidecarOperations,
+) -> None:
+    by_id = operations.explain("call_7", None)
+    by_body = operations.explain(None, b'{"event":"call_started","call":{"call_id":"call_7"}}')
+
+    assert by_id["call_id"] == by_body["call_id"] == "call_7"
+    assert by_id["arm"] == by_body["arm"]
+
+
+@pytest.mark.parametrize("body", [b"{", b"[1]", b'{"hello":"world"}'])
+async def test_a_body_that_is_no_request_is_an_error_without_echo(
+    operations: SidecarOperations, body: bytes
+) -> None:
+    with pytest.raises(ValueError) as refused:
+        operations.explain(None, body)
+
+    assert "hello" not in str(refused.value)
+
+
+async def test_an_operator_opens_and_resets_a_breaker(
+    app: App, operations: SidecarOperations
+) -> None:
+    opened = operations.change_breaker("mcp", "open")
+    shown = app.metrics.registry.get_sample_value(
+        "callsplit_breaker_state", {"arm": "mcp", "state": "forced_open"}
+    )
+    again = operations.change_breaker("mcp", "open")
+    reset = operations.change_breaker("mcp", "reset")
+
+    assert opened == {"before": "closed", "after": "forced_open"}
+    assert shown == 1
+    assert again == {"before": "forced_open", "after": "forced_open"}
+    assert reset == {"before": "forced_open", "after": "closed"}
+    assert operations.breakers()["mcp"]["state"] == "closed"
+
+
+@pytest.mark.parametrize("action", ["close", "metrics-only"])
+async def test_the_other_hands_on_a_breaker(operations: SidecarOperations, action: str) -> None:
+    assert operations.change_breaker("webhook", action)["before"] == "closed"
+
+
+async def test_unknown_arms_and_actions_are_errors(operations: SidecarOperations) -> None:
+    with pytest.raises(KeyError):
+        operations.change_breaker("nobody", "reset")
+    with pytest.raises(ValueError, match="metrics-only"):
+        operations.change_breaker("mcp", "explode")
+
+
+async def test_metrics_come_in_both_forms(operations: SidecarOperations) -> None:
+    plain, plain_type = operations.metrics("")
+    openly, open_type = operations.metrics("application/openmetrics-text; version=1.0.0")
+
+    assert b"callsplit_build_info" in plain
+    assert plain_type.startswith("text/plain")
+    assert openly.endswith(b"# EOF\n")
+    assert open_type.startswith("application/openmetrics-text")
+
+
+async def test_the_guides_health_page_is_unhealthy_only_if_nobody_can_answer(
+    operations: SidecarOperations,
+) -> None:
+    assert operations.health().status == 200
+    operations.change_breaker("mcp", "open")
+    degraded = operations.health()
+    operations.change_breaker("webhook", "open")
+
+    assert degraded.status == 200
+    assert isinstance(degraded.body, bytes)
+    assert orjson.loads(degraded.body)["status"] == "degraded"
+    assert operations.health().status == 503
