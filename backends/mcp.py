@@ -76,9 +76,9 @@ class McpBackend:
     async def _translate(self, call: Call, send: Send) -> Reply:
         name = call.tool or ""
         tool = self._names.get(name, name)
-        era = await self._peer.current_era(send)
+        era = self._peer.era or await self._peer.learn_era(send)
         reply, answer = await self._ask(era, tool, call, send)
-        if await self._can_mend(era, tool, reply.status, answer, send):
+        if reply.status >= 400 and await self._can_mend(era, tool, reply.status, answer, send):
             era = self._peer.era or era
             reply, answer = await self._ask(era, tool, call, send)
         verdict = await self._judge(tool, reply, answer, send)
@@ -126,16 +126,14 @@ class McpBackend:
         self, tool: str, reply: Reply, answer: ToolResult | RpcError | None, send: Send
     ) -> Verdict | None:
         """None leaves a failing status to whoever knows what the arm promises of it."""
-        if await self._lacks(tool, answer, send):
+        if _says_unknown(answer, tool) and await self._lacks(tool, send):
             return REFUSED
         verdict = judge_rpc(reply.status, reply.headers, answer)
         by_status = reply.status == 429 or reply.status >= 500
         return None if by_status and verdict is not REFUSED else verdict
 
-    async def _lacks(self, tool: str, answer: object, send: Send) -> bool:
-        """The server has no such tool, by its answer and by its catalogue: so nothing ran."""
-        if not _says_unknown(answer, tool):
-            return False
+    async def _lacks(self, tool: str, send: Send) -> bool:
+        """The server's own catalogue does not have the tool either: so nothing ran."""
         if self._peer.tools is None:
             try:
                 await self._peer.list_tools(await self._peer.current_era(send), send)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import msgspec
@@ -22,13 +22,6 @@ EVENTS = b"text/event-stream"
 _anything = msgspec.json.Decoder(Raw)
 
 
-class _Success(msgspec.Struct, gc=False):
-    success: bool = True
-
-
-_success = msgspec.json.Decoder(_Success)
-
-
 def from_mcp(kind: Kind, result: ToolResult) -> tuple[bytes, bytes]:
     """An MCP tool's result for a caller that speaks no MCP: content type and body."""
     if kind is Kind.TOOLS:
@@ -38,27 +31,36 @@ def from_mcp(kind: Kind, result: ToolResult) -> tuple[bytes, bytes]:
     if result.is_error:
         return JSON, function.spoken(result.text)
     body = result.text.encode()
-    return JSON if _json_start(body) in b"{[" and _is_json(body) else TEXT, body
+    return JSON if _start(body) in b"{[" and _is_json(body) else TEXT, body
 
 
-def to_mcp(status: int, body: bytes, output_schema: Mapping[str, Any] | None) -> ToolResult:
+def to_mcp(
+    status: int, body: bytes, output_schema: Mapping[str, Any] | None, *, is_error: bool = False
+) -> ToolResult:
     """What any HTTP answer says to an MCP caller: its body is the text.
 
     The structured content is the body if that is an object, else `{"result": ...}`; with a
     declared schema it is whichever of them conforms, and if none does the answer is an error.
     """
-    text = body.decode("utf-8", "replace") or f"The backend answered {status} without a body."
-    ok = 200 <= status < 300
-    valid = _is_json(body)
-    if valid and _json_start(body) == b"{" and _success_of(body) is False:
-        ok = False
-    candidates = _candidates(text, body, valid)
-    if output_schema is None:
-        return ToolResult(text, candidates[0], not ok)
-    for structured in candidates:
-        if _conforms(structured, output_schema):
-            return ToolResult(text, structured, not ok)
+    try:
+        text, valid = body.decode(), _is_json(body)
+    except UnicodeDecodeError:
+        text, valid = body.decode("utf-8", "replace"), False
+    text = text or f"The backend answered {status} without a body."
+    for structured in _candidates(text, body, valid):
+        if output_schema is None or _conforms(structured, output_schema):
+            return ToolResult(text, structured, is_error)
     return ToolResult(text, is_error=True)
+
+
+def _candidates(text: str, body: bytes, valid: bool) -> Iterator[bytes]:
+    """The likeliest first; the next is made only if that does not do."""
+    is_object = valid and _start(body) == b"{"
+    if is_object:
+        yield body
+    yield b'{"result":%b}' % orjson.dumps(text)
+    if valid and not is_object:
+        yield b'{"result":%b}' % body
 
 
 def _conforms(structured: bytes, output_schema: Mapping[str, Any]) -> bool:
@@ -68,33 +70,17 @@ def _conforms(structured: bytes, output_schema: Mapping[str, Any]) -> bool:
         return False
 
 
-def _candidates(text: str, body: bytes, valid: bool) -> list[bytes]:
-    wrapped = b'{"result":%b}' % orjson.dumps(text)
-    if not valid:
-        return [wrapped]
-    if _json_start(body) == b"{":
-        return [body, wrapped]
-    return [wrapped, b'{"result":%b}' % body]
-
-
-def _json_start(body: bytes) -> bytes:
+def _start(body: bytes) -> bytes:
     return body.lstrip(b" \t\r\n")[:1]
 
 
-def _is_json(body: bytes) -> bool:
+def _is_json(text: bytes) -> bool:
+    """Whether `text`, in valid UTF-8, is JSON."""
     try:
-        _anything.decode(body)
-        body.decode()  # msgspec does not look at the encoding of what it skips
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+        _anything.decode(text)
+    except (msgspec.DecodeError, RecursionError):
         return False
     return True
-
-
-def _success_of(body: bytes) -> bool:
-    try:
-        return _success.decode(body).success
-    except msgspec.DecodeError:
-        return True  # `success` is no truth value: it says nothing
 
 
 def as_rpc(
@@ -107,7 +93,9 @@ def as_rpc(
     """
     verdict = judge_reply(reply.status, reply.headers, body)
     if verdict.delivers:
-        result = to_mcp(reply.status, body, output_schema)
+        # Of the verdict, because a "no" in the body and one in the status sound alike here.
+        said_no = verdict.label == "business_no"
+        result = to_mcp(reply.status, body, output_schema, is_error=said_no)
         message = jsonrpc.render_result(rpc_id, jsonrpc.era_of(call.head.named), result)
         return rpc_reply(call, message, headers=reply.headers, verdict=verdict)
     message = jsonrpc.render_error(rpc_id, jsonrpc.INTERNAL_ERROR, "The backend failed.")

@@ -87,7 +87,10 @@ def for_new_answer(headers: Headers, content_type: bytes) -> Headers:
 
 def value_of(headers: Headers, name: bytes) -> bytes:
     """The first value of a field, b"" if it is absent; `name` in lower case."""
-    return next((value for key, value in headers if key.lower() == name), b"")
+    for key, value in headers:
+        if key.lower() == name:
+            return value
+    return b""
 
 
 def media_type(headers: Headers) -> bytes:

@@ -85,32 +85,54 @@ def test_a_tools_caller_hears_the_guides_form(result: ToolResult, expected: Any)
 
 
 @pytest.mark.parametrize(
-    ("status", "body", "schema", "structured", "is_error"),
+    ("body", "schema", "structured"),
     [
-        (200, b'{"slots":["10:00"]}', None, {"slots": ["10:00"]}, False),
-        (200, b'{"slots":["10:00"]}', ANY_OBJECT, {"slots": ["10:00"]}, False),
-        (200, b'{"slots":["10:00"]}', RESULT_TEXT, {"result": '{"slots":["10:00"]}'}, False),
-        (200, b"at ten", None, {"result": "at ten"}, False),
-        (200, b"at ten", RESULT_TEXT, {"result": "at ten"}, False),
-        (200, b'["10:00"]', None, {"result": '["10:00"]'}, False),
-        (200, b'["10:00"]', RESULT_LIST, {"result": ["10:00"]}, False),
-        (200, b'{"slots":[]}', RESULT_LIST, None, True),
-        (200, b'{"n":1e999}', ANY_OBJECT, {"result": '{"n":1e999}'}, False),
-        (200, b'{"n":1e999}', {"required": ["n"]}, None, True),
-        (200, b'{"success":false,"message":"no"}', None, {"success": False, "message": "no"}, True),
-        (200, b'{"success":"no"}', None, {"success": "no"}, False),
-        (404, b'{"detail":"none"}', None, {"detail": "none"}, True),
-        (404, b"none", RESULT_TEXT, {"result": "none"}, True),
+        (b'{"slots":["10:00"]}', None, {"slots": ["10:00"]}),
+        (b' {"slots":["10:00"]}', ANY_OBJECT, {"slots": ["10:00"]}),
+        (b'{"slots":["10:00"]}', RESULT_TEXT, {"result": '{"slots":["10:00"]}'}),
+        (b"at ten", None, {"result": "at ten"}),
+        (b"at ten", RESULT_TEXT, {"result": "at ten"}),
+        (b'["10:00"]', None, {"result": '["10:00"]'}),
+        (b'["10:00"]', RESULT_LIST, {"result": ["10:00"]}),
+        (b'{"n":1e999}', ANY_OBJECT, {"result": '{"n":1e999}'}),
     ],
 )
+@pytest.mark.parametrize("is_error", [True, False])
 def test_an_mcp_caller_hears_the_body_and_what_of_it_conforms(
-    status: int, body: bytes, schema: Any, structured: Any, is_error: bool
+    body: bytes, schema: Any, structured: Any, is_error: bool
 ) -> None:
-    result = answers.to_mcp(status, body, schema)
+    result = answers.to_mcp(200, body, schema, is_error=is_error)
 
     assert result.text == body.decode()
     assert result.is_error is is_error
-    assert (json.loads(result.structured) if result.structured else None) == structured
+    assert json.loads(result.structured) == structured
+
+
+@pytest.mark.parametrize(
+    ("body", "schema"),
+    [(b'{"slots":[]}', RESULT_LIST), (b'{"n":1e999}', {"required": ["n"]}), (b"no", RESULT_LIST)],
+)
+def test_what_conforms_to_no_reading_of_a_schema_is_an_error_in_its_own_words(
+    body: bytes, schema: Any
+) -> None:
+    assert answers.to_mcp(200, body, schema) == ToolResult(body.decode(), is_error=True)
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "is_error"),
+    [
+        (200, b'{"success":false,"message":"no"}', True),
+        (200, b'{"success":"no"}', False),
+        (200, b'{"success":true}', False),
+        (404, b'{"detail":"none"}', True),
+        (404, b"none", True),
+    ],
+)
+def test_a_business_no_is_a_tools_error(status: int, body: bytes, is_error: bool) -> None:
+    _, message = as_rpc(mcp_call(), Reply(status, [], body))
+
+    assert message["result"]["isError"] is is_error
+    assert message["result"]["content"][0]["text"] == body.decode()
 
 
 def test_an_empty_body_is_told_by_its_status() -> None:
