@@ -105,6 +105,11 @@ class App:
         self.observe_address: tuple[str, int] | None = None
         self._settings = settings
         self._closing = AsyncExitStack()
+        self.metrics.inflight.set_function(lambda: self.handler.inflight)
+        if self._access is not None:
+            self.metrics.access_dropped.set_function(
+                lambda: self._access.dropped if self._access else 0
+            )
         self._take(prepared, loaded)
 
     async def start(self) -> None:
@@ -179,6 +184,8 @@ class App:
         self.metrics.at_start(
             line.arms, live=lambda arm: line.splitter.live(arm, self.clock.wall_ms())
         )
+        for name, arm in line.arms.items():
+            self.metrics.show_breaker(name, arm.breaker.state)
         self.probes.use(self._probed(rules, arm) for arm in line.arms.values())
         for warning in loaded.warnings:
             self.log.warning("rules_warned", message=warning.message, line=warning.line)

@@ -1,8 +1,7 @@
-"""Which figures does callsplit show?  Every metric family, and its children resolved once.
+"""Which figures does callsplit show?  Every metric family, with its help and its labels.
 
 Label values come from closed sets: kinds, arms, verdicts, reasons, the tools of the rules; whatever
-else a caller invents is `other`.  Children are kept in tables, because `labels()` costs a
-microsecond and a request may cost forty.
+else a caller invents is `other`.
 """
 
 from __future__ import annotations
@@ -10,32 +9,16 @@ from __future__ import annotations
 import platform
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Any, Generic, TypeVar
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
-from prometheus_client.metrics import MetricWrapperBase
+from prometheus_client import CollectorRegistry, Gauge, Info
 
 from proxy import __version__
+from proxy.adapters.tallies import Counters, Tallies, Timings
 
 BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.0, 5.0, 10.0, 30.0)
 """Seconds.  They contain the thresholds that ops alert on (0.3, 0.5, 1) exactly."""
 
 STATES = ("closed", "open", "half_open", "forced_open", "forced_closed", "metrics_only")
-
-F = TypeVar("F", bound=MetricWrapperBase)
-
-
-class Children(dict[Any, F], Generic[F]):
-    """A family's children by label values; a new one is made at first sight."""
-
-    def __init__(self, family: F) -> None:
-        super().__init__()
-        self.family = family
-
-    def __missing__(self, labels: Any) -> F:
-        values = labels if isinstance(labels, tuple) else (labels,)
-        child = self[labels] = self.family.labels(*values)
-        return child
 
 
 class Metrics:
@@ -44,44 +27,39 @@ class Metrics:
     def __init__(self, namespace: str, *, registry: CollectorRegistry | None = None) -> None:
         self.registry = registry or CollectorRegistry()
         self._namespace = namespace
-        c, g, h = self._counter, self._gauge, self._histogram
-        self.requests = Children(c(
+        self._families: list[Counters | Timings] = []
+        c, t, g = self._counters, self._timings, self._gauge
+        self.requests = c(
             "requests", "Exchanges by what they were, who answered and how they ended.",
-            "kind", "arm", "outcome", "code_class"))  # fmt: skip
-        self.request_seconds = Children(
-            h(
-                "request_duration_seconds",
-                "Time from a request's head to its answer.",
-                "kind",
-                "arm",
-            )
+            "kind", "arm", "outcome", "code_class")  # fmt: skip
+        self.request_seconds = t(
+            "request_duration_seconds", "Time from a request's head to its answer.", "kind", "arm"
         )
-        self.attempts = Children(c("attempts", "Tries at an arm by verdict.", "arm", "verdict"))
-        self.attempt_seconds = Children(
-            h("attempt_duration_seconds", "Time of one try at an arm.", "arm")
-        )
-        self.rescues = Children(c(
+        self.attempts = c("attempts", "Tries at an arm by verdict.", "arm", "verdict")
+        self.attempt_seconds = t("attempt_duration_seconds", "Time of one try at an arm.", "arm")
+        self.rescues = c(
             "rescues", "Answers that came from the other arm, by the arm that failed.",
-            "from", "reason"))  # fmt: skip
-        self.tools = Children(c(
+            "from", "reason")  # fmt: skip
+        self.tools = c(
             "tool_executions", "Tool calls by the arm that answered and their outcome.",
-            "tool", "arm", "outcome"))  # fmt: skip
-        self.breaker_state = Children(
-            g("breaker_state", "1 for the state that an arm's breaker is in.", "arm", "state")
+            "tool", "arm", "outcome")  # fmt: skip
+        self.breaker_transitions = c(
+            "breaker_transitions", "Changes of an arm's breaker.", "arm", "from", "to"
         )
-        self.breaker_transitions = Children(
-            c("breaker_transitions", "Changes of an arm's breaker.", "arm", "from", "to")
+        self.config_faults = c(
+            "config_faults", "Refusals by an arm that only an operator can mend.", "arm"
         )
-        self.config_faults = Children(
-            c("config_faults", "Refusals by an arm that only an operator can mend.", "arm")
-        )
-        self.last_answers = Children(c(
+        self.last_answers = c(
             "last_answers", "Callers who heard the last answer because no arm could answer.",
-            "kind"))  # fmt: skip
-        self.auth_failures = Children(
-            c("auth_failures", "Requests with a missing or wrong credential.", "reason")
+            "kind")  # fmt: skip
+        self.auth_failures = c(
+            "auth_failures", "Requests with a missing or wrong credential.", "reason"
         )
-        self.rate_limited = Children(c("rate_limited", "Requests over a limit.", "scope"))
+        self.rate_limited = c("rate_limited", "Requests over a limit.", "scope")
+        self.registry.register(Tallies(self._families))
+        self.breaker_state = g(
+            "breaker_state", "1 for the state that an arm's breaker is in.", "arm", "state"
+        )
         self.target_ratio = g("rollout_target_ratio", "The share in force, 0 to 1.")
         self.actual_ratio = g(
             "rollout_actual_ratio", "Part of the tool calls of the last 5 minutes decided for `to`."
@@ -93,23 +71,28 @@ class Metrics:
             "rules_last_reload_timestamp_seconds", "When a rules file was last taken."
         )
         self.inflight = g("inflight", "Exchanges under way.")
-        self.live_calls = Children(g("live_calls", "Calls seen lately and not ended.", "arm"))
+        self.live_calls = g("live_calls", "Calls seen lately and not ended.", "arm")
         self.loop_lag = g("event_loop_lag_seconds", "How late the event loop's last timer was.")
         self.access_dropped = g("access_lines_dropped", "Access lines that the disk did not take.")
-        self._rules = Info("rules", "The rules in force.", namespace=namespace,
-                           registry=self.registry)  # fmt: skip
+        self._rules = Info(
+            "rules", "The rules in force.", namespace=namespace, registry=self.registry
+        )
         Info("build", "This build.", namespace=namespace, registry=self.registry).info(
-            {"version": __version__, "python": platform.python_version()})  # fmt: skip
+            {"version": __version__, "python": platform.python_version()}
+        )
 
-    def _counter(self, name: str, help_text: str, *labels: str) -> Counter:
-        return Counter(name, help_text, labels, namespace=self._namespace, registry=self.registry)
+    def _counters(self, name: str, help_text: str, *labels: str) -> Counters:
+        family = Counters(f"{self._namespace}_{name}", help_text, labels)
+        self._families.append(family)
+        return family
+
+    def _timings(self, name: str, help_text: str, *labels: str) -> Timings:
+        family = Timings(f"{self._namespace}_{name}", help_text, labels, BUCKETS)
+        self._families.append(family)
+        return family
 
     def _gauge(self, name: str, help_text: str, *labels: str) -> Gauge:
         return Gauge(name, help_text, labels, namespace=self._namespace, registry=self.registry)
-
-    def _histogram(self, name: str, help_text: str, *labels: str) -> Histogram:
-        return Histogram(name, help_text, labels, buckets=BUCKETS, namespace=self._namespace,
-                         registry=self.registry)  # fmt: skip
 
     def rules_taken(self, digest: str, *, wall_seconds: float) -> None:
         """A rules file is in force."""
@@ -120,16 +103,20 @@ class Metrics:
     def show_breaker(self, arm: str, state: str) -> None:
         """Exactly one state of an arm reads 1."""
         for known in STATES:
-            self.breaker_state[arm, known].set(known == state)
+            self.breaker_state.labels(arm, known).set(known == state)
 
     def at_start(self, arms: Iterable[str], *, live: Callable[[str], float]) -> None:
         """Make the children that must exist before their first event, or alerts see no data."""
         for arm in arms:
-            self.show_breaker(arm, "closed")
-            self.attempts[arm, "success"].inc(0)
-            self.attempt_seconds[arm]
-            self.config_faults[arm].inc(0)
-            self.live_calls[arm].set_function(partial(live, arm))
+            self.attempts[arm, "success"] += 0
+            self.attempts[arm, "failed"] += 0
+            self.config_faults[arm,] += 0
+            self.live_calls.labels(arm).set_function(partial(live, arm))
             for kind in ("function", "args", "tools", "mcp", "event", "inbound"):
-                self.requests[kind, arm, "ok", "2xx"].inc(0)
-                self.request_seconds[kind, arm]
+                self.requests[kind, arm, "ok", "2xx"] += 0
+        for kind in ("function", "args", "tools", "mcp", "event", "inbound"):
+            self.last_answers[kind,] += 0
+        for reason in ("missing", "malformed", "wrong", "stale"):
+            self.auth_failures[reason,] += 0
+        for scope in ("tool", "ip"):
+            self.rate_limited[scope,] += 0

@@ -81,46 +81,45 @@ class Watcher:
 
     def exchange_ended(self, exchange: Exchange) -> None:
         m, x = self.metrics, exchange
-        code = CODE_CLASSES.get(x.status // 100, "none")
-        m.requests[x.kind, x.arm, x.outcome, code].inc()
-        m.request_seconds[x.kind, x.arm].observe(x.ended - x.started)
-        if x.kind in TOOL_KINDS and x.decided_by is not None:
+        kind, arm, outcome = x.kind, x.arm, x.outcome
+        m.requests[kind, arm, outcome, CODE_CLASSES.get(x.status // 100, "none")] += 1
+        m.request_seconds.observe((kind, arm), x.ended - x.started)
+        if x.decided_by is not None and kind in TOOL_KINDS:
             self.ratio.count(x.decided == self.to)
             if x.tool is not None:
-                tool = x.tool if x.tool in self.tools else "other"
-                m.tools[tool, x.arm, x.outcome].inc()
+                m.tools[x.tool if x.tool in self.tools else "other", arm, outcome] += 1
         if self._access is not None:
             self._access.write(x)
 
     def attempt_ended(self, attempt: Attempt) -> None:
-        self.metrics.attempts[attempt.arm, attempt.verdict.label].inc()
-        self.metrics.attempt_seconds[attempt.arm].observe(attempt.seconds)
+        self.metrics.attempts[attempt.arm, attempt.verdict.label] += 1
+        self.metrics.attempt_seconds.observe((attempt.arm,), attempt.seconds)
 
     def rescued(self, from_arm: str, why: str) -> None:
-        self.metrics.rescues[from_arm, why].inc()
+        self.metrics.rescues[from_arm, why] += 1
 
     def last_answered(self, kind: Kind) -> None:
-        self.metrics.last_answers[kind].inc()
+        self.metrics.last_answers[kind,] += 1
 
     def breaker_changed(self, arm: str, transition: Transition) -> None:
         before, after = transition.before, transition.after
-        self.metrics.breaker_transitions[arm, before, after].inc()
+        self.metrics.breaker_transitions[arm, before, after] += 1
         self.metrics.show_breaker(arm, after)
         self.log.warning("breaker_changed", arm=arm, before=before, after=after, why=transition.why)
         self.breaker_hook(arm)
 
     def config_fault(self, arm: str, detail: str) -> None:
-        self.metrics.config_faults[arm].inc()
+        self.metrics.config_faults[arm,] += 1
         now = self._now()
         if now - self._told.get((arm, detail), -REMIND_SECONDS) >= REMIND_SECONDS:
             self._told[arm, detail] = now
             self.log.error("config_fault_seen", arm=arm, detail=detail)
 
     def auth_failed(self, reason: str) -> None:
-        self.metrics.auth_failures[reason].inc()
+        self.metrics.auth_failures[reason,] += 1
 
     def rate_limited(self, scope: str) -> None:
-        self.metrics.rate_limited[scope].inc()
+        self.metrics.rate_limited[scope,] += 1
 
     def crashed(self, where: str, error: BaseException) -> None:
         self.log.error("exchange_crashed", where=where, exc_info=error)

@@ -16,7 +16,7 @@ def exposed(metrics: Metrics) -> dict[str, float]:
 
 def test_names_carry_the_namespace_of_the_rules() -> None:
     metrics = Metrics("askproai_mcp")
-    metrics.requests["function", "mcp", "ok", "2xx"].inc()
+    metrics.requests["function", "mcp", "ok", "2xx"] += 1
 
     text = generate_latest(metrics.registry).decode()
     assert (
@@ -27,13 +27,6 @@ def test_names_carry_the_namespace_of_the_rules() -> None:
 
 def test_the_buckets_hold_the_alert_thresholds() -> None:
     assert {0.3, 0.5, 1.0} <= set(BUCKETS)
-
-
-def test_a_child_is_made_once() -> None:
-    metrics = Metrics("n")
-
-    assert metrics.rescues["mcp", "open"] is metrics.rescues["mcp", "open"]
-    assert metrics.last_answers["function"] is metrics.last_answers["function"]
 
 
 def test_a_breaker_shows_exactly_one_state() -> None:
@@ -50,7 +43,6 @@ def test_children_that_alerts_ask_for_exist_from_the_start() -> None:
     metrics.at_start(["mcp", "webhook"], live={"mcp": 3.0, "webhook": 4.0}.__getitem__)
     seen = exposed(metrics)
 
-    assert seen['n_breaker_state{arm="mcp",state="closed"}'] == 1
     assert seen['n_requests_total{arm="mcp",code_class="2xx",kind="function",outcome="ok"}'] == 0
     assert seen['n_live_calls{arm="mcp"}'] == 3
     assert seen['n_live_calls{arm="webhook"}'] == 4
