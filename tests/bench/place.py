@@ -1,0 +1,41 @@
+"""Where one peer of a bench lives: its directory, its ports, the tools at hand."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+ROOT = Path(__file__).resolve().parents[2]
+CACHE = ROOT / ".cache" / "bench"
+RESULTS = ROOT / "results"
+
+KEY = "key_bench_0123456789abcdef"
+"""Signs the requests of every bench; nothing else knows it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """What a peer needs to know to write its configuration."""
+
+    directory: Path
+    port: int
+    origin_port: int
+
+    @property
+    def access_log(self) -> Path:
+        """Where this peer writes one line per request, if it writes any."""
+        return self.directory / "access.log"
+
+
+class Peer(Protocol):
+    """A proxy to be measured; a module of `peers/` fits."""
+
+    KEY: str
+    LABEL: str
+
+    def command(self, place: Place) -> list[str]:
+        """Write what the peer needs into `place.directory`; how to start it there."""
+
+    def fault(self, place: Place, requests: int) -> str | None:
+        """Why the peer cannot have done its whole job for `requests` requests; None: it can."""

@@ -1,0 +1,90 @@
+"""How the figures are shown: a table for people, JSON for machines."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from tests.bench.rounds import Row
+
+OURS = "callsplit"
+TARGETS = {("functions", "envoy"): 0.85, ("functions", "naive"): 0.45, ("mix", "envoy"): 1.0}
+"""What callsplit's CPU per request may be at most, as a share of another peer's."""
+
+
+def ratio(row: Row, base: Row) -> float:
+    """CPU of `row` over that of `base`: the median of the rounds, each compared with itself.
+
+    Rounds are compared in pairs because the machine is not the same from one to the next.
+    """
+    pairs = zip(row.cpu_us, base.cpu_us, strict=True)
+    return float(statistics.median(mine / other for mine, other in pairs))
+
+
+def show(rows: list[Row], console: Console) -> None:
+    """One table per load, and what the targets say."""
+    for kind in dict.fromkeys(row.load for row in rows):
+        here = [row for row in rows if row.load == kind]
+        base = next((row for row in here if row.peer == OURS), None)
+        table = Table(title=f"load: {kind}", title_justify="left")
+        for name in (
+            "proxy",
+            "CPU us/request",
+            "lowest",
+            "callsplit is",
+            "rps",
+            "p50 ms",
+            "p99 ms",
+        ):
+            table.add_column(name, justify="left" if name == "proxy" else "right")
+        table.add_column("RSS MB", justify="right")
+        for row in sorted(here, key=lambda one: one.middle("cpu_us")):
+            table.add_row(*_cells(row, base))
+        console.print(table)
+    for line in verdicts(rows):
+        console.print(
+            f"{line['load']}: {line['ratio']:.2f} x {line['peer']} "
+            f"(at most {line['target']:.2f}): {'reached' if line['reached'] else 'NOT reached'}"
+        )
+
+
+def verdicts(rows: list[Row]) -> list[dict[str, Any]]:
+    """callsplit against each target that was measured."""
+    by = {(row.load, row.peer): row for row in rows}
+    lines = []
+    for (kind, peer), target in TARGETS.items():
+        mine, other = by.get((kind, OURS)), by.get((kind, peer))
+        if mine and other:
+            share = ratio(mine, other)
+            reached = share <= target
+            lines.append(
+                {"load": kind, "peer": peer, "ratio": share, "target": target, "reached": reached}
+            )
+    return lines
+
+
+def save(rows: list[Row], about: dict[str, Any], path: Path) -> None:
+    """All figures, and what was measured how."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    document = {"about": about, "targets": verdicts(rows), "rows": [asdict(row) for row in rows]}
+    path.write_text(json.dumps(document, indent=1) + "\n")
+
+
+def _cells(row: Row, base: Row | None) -> list[str]:
+    share = f"x{ratio(base, row):.2f}" if base is not None and base is not row else ""
+    return [
+        row.label,
+        f"{row.middle('cpu_us'):.1f}",
+        f"{min(row.cpu_us):.1f}",
+        share,
+        f"{row.middle('rps'):,.0f}",
+        f"{row.middle('p50_ms'):.2f}",
+        f"{row.middle('p99_ms'):.2f}",
+        f"{row.rss_mb:.0f}",
+    ]
