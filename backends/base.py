@@ -17,7 +17,8 @@ class Send(Protocol):
     """A backend's only way out: one HTTP exchange with its arm's upstream.
 
     Raises `proxy.errors.UpstreamFailed`.  The reply's body is whole up to 256 kB, a
-    stream beyond that or if it is `text/event-stream`.
+    stream beyond that or if it is `text/event-stream`.  A backend that reads a stream itself
+    sets `Outbound.whole`, so that the attempt's deadline holds there too.
     """
 
     async def __call__(self, outbound: Outbound, *, dispatches: bool = True) -> Reply:

@@ -48,7 +48,8 @@ class Peer:
         The answer is None only where a status other than 2xx speaks for itself.
         """
         rpc_id = b"%d" % next(self._ids)
-        reply = await send(Outbound("POST", target, headers, request.body(rpc_id, arguments)))
+        body = request.body(rpc_id, arguments)
+        reply = await send(Outbound("POST", target, headers, body, whole=True))
         return reply, await read_tool_answer(reply, rpc_id)
 
     async def current_era(self, send: Send) -> Era:
@@ -104,7 +105,7 @@ class Peer:
         """A question that runs nothing."""
         rpc_id = b"%d" % next(self._ids)
         headers = [*request.headers, *self._credential]
-        outbound = Outbound("POST", self._target, headers, request.body(rpc_id))
+        outbound = Outbound("POST", self._target, headers, request.body(rpc_id), whole=True)
         reply = await send(outbound, dispatches=False)
         return reply, await read_any_answer(reply, rpc_id)
 

@@ -59,7 +59,8 @@ class ToolsBackend:
         tool = self._names.get(name, name)
         body = tools.compose(tool, call.arguments, call.id)
         headers = for_new_body(call.head.end_to_end, self._own)
-        return Outbound("POST", self._target(call, tool), headers, body)
+        whole = call.kind is Kind.MCP
+        return Outbound("POST", self._target(call, tool), headers, body, whole=whole)
 
     def _target(self, call: Call, tool: str | None) -> str:
         c = self._config

@@ -81,7 +81,8 @@ class WebhookBackend:
             *self._signature(body),
         ]
         headers = for_new_body(call.head.end_to_end, own)
-        return Outbound("POST", self._target(call, Kind.FUNCTION, tool), headers, body)
+        at = self._target(call, Kind.FUNCTION, tool)
+        return Outbound("POST", at, headers, body, whole=call.kind is Kind.MCP)
 
     def _signature(self, body: bytes) -> Headers:
         key = self._config.sign

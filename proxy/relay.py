@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 
 from proxy.core.model import Headers, Outbound, Reply
@@ -28,12 +29,52 @@ class Sender:
 
     async def __call__(self, outbound: Outbound, *, dispatches: bool = True) -> Reply:
         """See `backends.base.Send`."""
-        if not dispatches:
-            return await self._upstream.send(outbound, self._extra, deadline=self._deadline)
-        self.dispatched = True
-        return await self._upstream.send(
-            outbound, self._extra, deadline=self._deadline, linger=self._linger
+        linger = self._linger if dispatches else 0.0
+        if dispatches:
+            self.dispatched = True
+        reply = await self._upstream.send(
+            outbound, self._extra, deadline=self._deadline, linger=linger
         )
+        if outbound.whole and not isinstance(reply.body, bytes):
+            reply.body = Bounded(reply.body, self._deadline, linger)
+        return reply
+
+
+class Bounded:
+    """A streamed body that has to end by a deadline (loop time), as the backend waits for it.
+
+    Past that it raises `UpstreamFailed`; its connection is then kept for `linger` seconds, for
+    hanging up would tell the upstream to cancel what it began.
+    """
+
+    __slots__ = ("_chunks", "_deadline", "_late", "_linger")
+
+    def __init__(self, chunks: AsyncIterator[bytes], deadline: float, linger: float) -> None:
+        self._chunks = chunks
+        self._deadline = deadline
+        self._linger = linger
+        self._late = False
+
+    def __aiter__(self) -> Bounded:
+        return self
+
+    async def __anext__(self) -> bytes:
+        try:
+            async with asyncio.timeout_at(self._deadline) as bound:
+                return await self._chunks.__anext__()
+        except TimeoutError as error:
+            self._late = bound.expired()
+            raise UpstreamFailed("timeout", "the stream took too long", sent=True) from error
+
+    async def aclose(self) -> None:
+        """Let go of the upstream, at once or after its time to finish."""
+        drop = getattr(self._chunks, "drop", None)
+        if self._late and self._linger > 0 and drop is not None:
+            asyncio.get_running_loop().call_later(self._linger, drop)
+            return
+        close = getattr(self._chunks, "aclose", None)
+        if close is not None:
+            await close()
 
 
 class Settled:

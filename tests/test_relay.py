@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 
+from backends.base import close
 from proxy.core.model import Headers, Outbound, Reply
 from proxy.errors import UpstreamFailed
 from proxy.relay import Sender, Settled
@@ -140,3 +143,102 @@ async def test_chunks_without_a_close_of_their_own_are_fine() -> None:
     await Settled(Plain(), ends).aclose()
 
     assert ends.seen == [(None, False)]
+
+
+class Silent:
+    """A stream that gives one chunk and then nothing; remembers how it was let go."""
+
+    def __init__(self) -> None:
+        self.ended = asyncio.Event()
+        self.closed = False
+        self._left = [b"one"]
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        if not self._left:
+            await asyncio.Event().wait()
+        return self._left.pop()
+
+    def drop(self) -> None:
+        self.ended.set()
+
+    async def aclose(self) -> None:
+        self.closed = True
+
+
+class Streaming(Upstream):
+    def __init__(self, body: AsyncIterator[bytes]) -> None:
+        super().__init__()
+        self.body = body
+
+    async def send(self, outbound: Outbound, extra: Headers, **more: Any) -> Reply:
+        return Reply(200, [], self.body)
+
+
+WHOLE = Outbound("POST", "/", [], whole=True)
+
+
+def hasty(body: AsyncIterator[bytes], linger: float) -> Sender:
+    past = asyncio.get_running_loop().time()
+    return Sender(Streaming(body), [], deadline=past, linger=linger)
+
+
+async def test_a_stream_that_the_backend_reads_is_bounded_by_the_deadline() -> None:
+    """Servers open their stream at once and fall silent afterwards."""
+    stream = Silent()
+    reply = await hasty(stream, 0.0)(WHOLE)
+
+    assert not isinstance(reply.body, bytes)
+    with pytest.raises(UpstreamFailed) as caught:
+        [chunk async for chunk in reply.body]
+    await close(reply.body)
+
+    assert (caught.value.why, caught.value.sent) == ("timeout", True)
+    assert stream.closed
+
+
+async def test_a_late_stream_of_a_write_keeps_its_connection_for_a_while() -> None:
+    stream = Silent()
+    reply = await hasty(stream, 1e-6)(WHOLE)
+
+    assert not isinstance(reply.body, bytes)
+    with pytest.raises(UpstreamFailed):
+        [chunk async for chunk in reply.body]
+    await close(reply.body)
+
+    assert not stream.closed
+    await stream.ended.wait()
+
+
+async def test_a_stream_in_time_is_read_and_closed_as_ever() -> None:
+    chunks = Chunks(b"a", b"b")
+    send = Sender(Streaming(chunks), [], deadline=float("inf"), linger=30.0)
+
+    reply = await send(WHOLE)
+
+    assert not isinstance(reply.body, bytes)
+    assert [chunk async for chunk in reply.body] == [b"a", b"b"]
+    await close(reply.body)
+    assert chunks.closed
+
+
+async def test_a_stream_for_the_caller_is_not_touched() -> None:
+    stream = Silent()
+
+    assert (await hasty(stream, 0.0)(OUT)).body is stream
+
+
+async def test_chunks_that_cannot_be_closed_are_let_go() -> None:
+    class Plain:
+        def __aiter__(self) -> AsyncIterator[bytes]:
+            return self
+
+        async def __anext__(self) -> bytes:
+            raise StopAsyncIteration
+
+    reply = await hasty(Plain(), 1.0)(WHOLE)
+
+    assert not isinstance(reply.body, bytes)
+    await close(reply.body)

@@ -162,12 +162,15 @@ class Outbound:
 
     `target` is the request target in origin form (path and query).  Framing, Host and the
     exchange's own headers (x-request-id, x-forwarded-*, ...) are added on the way.
+    `whole`: the backend itself reads the answer to its end, so the attempt's deadline bounds
+    a streamed one too; without it, a stream is the caller's and only its head is bounded.
     """
 
     method: str
     target: str
     headers: Headers
     body: bytes = b""
+    whole: bool = False
 
 
 @dataclass(slots=True)

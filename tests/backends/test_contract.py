@@ -145,6 +145,19 @@ async def test_a_tool_runs_once_and_only_on_a_leg_that_is_marked(handler: str, k
     assert len(server.ran) <= server.dispatching <= 1
 
 
+@pytest.mark.parametrize(("handler", "kind"), CASES)
+async def test_what_the_backend_reads_itself_is_bounded_by_the_attempts_deadline(
+    handler: str, kind: Kind
+) -> None:
+    server = AnyServer()
+
+    await make(handler).handle(make_call(kind), server)
+
+    reads = handler in ("webhook", "tools") and kind is Kind.MCP
+    reads |= handler == "mcp" and kind is not Kind.MCP
+    assert all(outbound.whole is reads for outbound in server.sent)
+
+
 @pytest.mark.parametrize("secret", ["ours", None])
 @pytest.mark.parametrize(("handler", "kind"), CASES)
 async def test_the_callers_credential_never_reaches_an_arm_with_its_own(

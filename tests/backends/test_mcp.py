@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Iterator
 from typing import Annotated, Any
@@ -14,8 +15,9 @@ from pydantic import Field
 from backends import mcp as mcp_module
 from backends.base import BackendConfig, ToolConfig
 from backends.mcp import McpBackend
-from proxy.core.model import Call, Counts, Kind, Outbound, Ran, Reply
+from proxy.core.model import Call, Counts, Headers, Kind, Outbound, Ran, Reply
 from proxy.errors import ProbeFailed, UpstreamFailed
+from proxy.relay import Sender
 from tests.backends.kit import (
     ARGUMENTS,
     Answer,
@@ -446,6 +448,11 @@ def salon() -> MCPServer[Any]:
         return f"done: {date}"
 
     @server.tool()
+    async def sulk() -> str:
+        await asyncio.sleep(30)
+        return "never heard"
+
+    @server.tool()
     def in_region(
         region: Annotated[str, Field(json_schema_extra={"x-mcp-header": "Region"})],
     ) -> str:
@@ -482,15 +489,29 @@ def modern() -> Iterator[str]:
         yield origin
 
 
-@pytest.fixture(scope="module", params=["modern", "legacy json", "legacy events"])
-def any_era(request: pytest.FixtureRequest, modern: str) -> Iterator[str]:
-    if request.param == "modern":
-        yield modern
-        return
-    json_response = request.param == "legacy json"
-    app = salon().streamable_http_app(stateless_http=True, json_response=json_response)
+@pytest.fixture(scope="module")
+def events() -> Iterator[str]:
+    with serving(knowing_only_old(salon().streamable_http_app(stateless_http=True))) as origin:
+        yield origin
+
+
+@pytest.fixture(scope="module")
+def json_only() -> Iterator[str]:
+    app = salon().streamable_http_app(stateless_http=True, json_response=True)
     with serving(knowing_only_old(app)) as origin:
         yield origin
+
+
+@pytest.fixture(params=["modern", "legacy events", "legacy json"])
+def any_era(request: pytest.FixtureRequest, modern: str, events: str, json_only: str) -> str:
+    origins = {"modern": modern, "legacy events": events, "legacy json": json_only}
+    return origins[request.param]
+
+
+@pytest.fixture
+async def legacy_events(events: str) -> AsyncIterator[HttpSend]:
+    async with http_send(events) as send:
+        yield send
 
 
 @pytest.fixture
@@ -565,6 +586,34 @@ async def test_a_real_server_gets_the_headers_that_it_asks_for(real_modern: Http
     reply = await arm.handle(function("in_region", region="größer"), real_modern)
 
     assert body_of(reply).decode() == "in größer"
+
+
+class Over:
+    """A real way out in the shape of the port."""
+
+    def __init__(self, send: HttpSend) -> None:
+        self._send = send
+
+    async def send(self, outbound: Outbound, extra: Headers, **more: Any) -> Reply:
+        return await self._send(outbound)
+
+    async def connect(self, *, deadline: float) -> None: ...
+
+    async def aclose(self, grace: float) -> None: ...
+
+
+async def test_a_real_stream_that_falls_silent_is_given_up_at_the_deadline(
+    legacy_events: HttpSend,
+) -> None:
+    """Such a server sends its head at once, whatever its tool does afterwards."""
+    arm = backend()
+    await arm.probe(legacy_events)
+    soon = asyncio.get_running_loop().time() + 0.2
+
+    with pytest.raises(UpstreamFailed) as caught:
+        await arm.handle(function("sulk"), Sender(Over(legacy_events), [], deadline=soon, linger=0))
+
+    assert (caught.value.why, caught.value.sent) == ("timeout", True)
 
 
 @pytest.mark.parametrize("probe", ["", "server/discover", "tools/list"])
