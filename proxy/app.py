@@ -25,7 +25,6 @@ from proxy.admin.api import admin_application, observe_application
 from proxy.core.exchange import Exchange
 from proxy.core.health import HealthConfig
 from proxy.core.model import Kind, Reply
-from proxy.core.rescue import usable_other
 from proxy.core.rules import Address, Rules
 from proxy.core.rules.parse import parse_address
 from proxy.errors import Fault, Refused, RulesError, SettingsError
@@ -206,22 +205,13 @@ class App:
                 self.log.warning("restart_needed", key=name, running=str(before[name]))
 
     def _probed(self, rules: Rules, arm: Arm) -> Probed:
-        health, split = rules.backends[arm.name].health, rules.split
+        health = rules.backends[arm.name].health
 
         def covered() -> bool:
             line = self.handler.line
-            present = line.splitter.present(self.clock.wall_ms())
-            return arm.name in (split.to, split.otherwise) and usable_other(
-                arm.name,
-                Kind.FUNCTION,
-                to=split.to,
-                takes=line.other(arm.name).backend.kinds,
-                enabled=rules.fallback.enabled,
-                both_ways=rules.fallback.both_ways,
-                percent=present.percent,
-                cap=present.cap,
-                kill=present.kill,
-            )
+            if arm.name not in line.covers:
+                return False
+            return line.rescuer(arm.name, Kind.FUNCTION, self.clock.wall_ms()) is not None
 
         config = (
             HealthConfig(health.every, health.healthy_after, health.unhealthy_after)

@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
 from typing import Any, TypeAlias
+
+from msgspec import Struct
 
 from proxy.core.breaker_values import Permit
 from proxy.core.dialects.last_answer import last_answer
@@ -23,7 +24,6 @@ from proxy.core.model import (
     TOOL_KINDS,
     Call,
     Decision,
-    Effect,
     Headers,
     Kind,
     Outbound,
@@ -37,12 +37,11 @@ from proxy.core.rescue import (
     attempt_deadline,
     combine,
     in_time,
-    is_safe,
     may_rescue,
     says_pending,
-    usable_other,
 )
 from proxy.core.routes import RouteId
+from proxy.core.tool_table import Terms
 from proxy.core.verdict import BREAKER_OPEN, CUT, judge_failure, judge_reply
 from proxy.edge import Visit
 from proxy.errors import ClientGone, Refused, UpstreamFailed
@@ -58,16 +57,14 @@ Start: TypeAlias = Callable[
 ]
 
 
-@dataclass(slots=True)
-class Plan:
+class Plan(Struct, frozen=True, gc=False):
     """Where one call goes, and what may happen if that fails."""
 
     arm: Arm
     other: Arm | None  # None: no rescue, whatever happens
     reason: Reason
-    effect: Effect
+    terms: Terms
     budget_ends: float  # clock seconds
-    linger: float  # seconds
     headers: Headers  # the exchange's own, for the arms
 
 
@@ -148,32 +145,14 @@ class Handler:
         return decision
 
     def _plan(self, line: Line, call: Call, decision: Decision, x: Exchange, wall_ms: int) -> Plan:
-        arm, other, reason = line.arms[decision.arm], line.other(decision.arm), decision.reason
-        if call.kind not in arm.backend.kinds:  # by nature the other's: that is no rescue
-            arm, other, reason = other, arm, Reason.KIND
-            if call.kind not in arm.backend.kinds:
+        arm, reason, kind = line.arms[decision.arm], decision.reason, call.kind
+        if kind not in arm.backend.kinds:  # by nature the other's: that is no rescue
+            arm, reason = line.other(arm.name), Reason.KIND
+            if kind not in arm.backend.kinds:
                 raise Refused(501, "kind_not_taken", "No backend takes this kind of request.")
-        now_in_force = line.splitter.present(wall_ms)
-        usable = usable_other(
-            arm.name,
-            call.kind,
-            to=line.to,
-            takes=other.backend.kinds,
-            enabled=line.fallback.enabled,
-            both_ways=line.fallback.both_ways,
-            percent=now_in_force.percent,
-            cap=now_in_force.cap,
-            kill=now_in_force.kill,
-        )
-        return Plan(
-            arm,
-            other if usable else None,
-            reason,
-            line.tools.effect(call),
-            x.started + line.tools.budget(call),
-            line.tools.linger(call),
-            headers_for_arms(call, x),
-        )
+        other, terms = line.rescuer(arm.name, kind, wall_ms), line.tools.terms(call)
+        budget_ends = x.started + terms.budget
+        return Plan(arm, other, reason, terms, budget_ends, headers_for_arms(call, x))
 
     async def _try_arms(self, line: Line, call: Call, plan: Plan, x: Exchange) -> Reply:
         """The attempt, at most one rescue, the last answer."""
@@ -194,7 +173,7 @@ class Handler:
         return self._last_answer(line, call, x, ran)
 
     def _may_rescue(self, line: Line, call: Call, plan: Plan, first: Verdict) -> bool:
-        return may_rescue(first, plan.effect, call.kind) and in_time(
+        return may_rescue(first, plan.terms.effect, call.kind) and in_time(
             self._clock.now(), budget_ends=plan.budget_ends, min_attempt=line.fallback.min_attempt
         )
 
@@ -206,7 +185,7 @@ class Handler:
         The permit goes back here, or when an answer that streams has ended.
         """
         began, last = self._clock.now(), rescue or plan.other is None
-        permit = arm.breaker.admit(began, safe=is_safe(plan.effect, call.kind), covered=not last)
+        permit = arm.breaker.admit(began, safe=plan.terms.safe, covered=not last)
         if permit is None:
             return None, self._attempted(Attempt(arm.name, BREAKER_OPEN, 0.0), x)
         until = attempt_deadline(
@@ -221,11 +200,11 @@ class Handler:
             arm.upstream,
             [*plan.headers, (b"x-callsplit-attempt", b"2" if rescue else b"1")],
             deadline=until,
-            linger=plan.linger,
+            linger=plan.terms.linger,
         )
         reply, verdict, streams = None, CUT, False
         try:
-            reply = await self._ask(arm, call, send, until, plan.linger)
+            reply = await self._ask(arm, call, send, until, plan.terms.linger)
             verdict = reply.verdict or judged(reply, arm)
             streams = not isinstance(reply.body, bytes)
         except UpstreamFailed as failure:
@@ -287,7 +266,7 @@ class Handler:
     def _last_answer(self, line: Line, call: Call, x: Exchange, ran: Ran) -> Reply:
         """What the caller hears if no arm could answer: a sentence the agent can speak."""
         tool = line.tools.get(call.tool)
-        pending = says_pending(ran, line.tools.effect(call))
+        pending = says_pending(ran, line.tools.terms(call).effect)
         spoken = fields(call).get(tool.language) if tool.language else None
         x.reason, x.outcome = Reason.LAST_ANSWER, "last_answer"
         if call.kind in TOOL_KINDS:

@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from proxy.core.call_id import CallIds
-from proxy.core.model import Reply
+from proxy.core.model import Kind, Reply
+from proxy.core.rescue import way_back
 from proxy.core.rules import Fallback
 from proxy.core.splitter import Splitter
 from proxy.core.tool_table import ToolTable
@@ -27,9 +28,20 @@ class Line:
     tools: ToolTable
     fallback: Fallback
     health: Callable[[], Reply]
+    covers: Mapping[str, frozenset[Kind]]  # by arm: what its opposite may answer instead
     passthrough: str | None = None
     expose_headers: bool = True
 
     def other(self, arm: str) -> Arm:
         """The opposite side of the split."""
         return self.arms[self.otherwise if arm == self.to else self.to]
+
+    def rescuer(self, arm: str, kind: Kind, wall_ms: int) -> Arm | None:
+        """The arm that may answer a request of `kind` instead of `arm`, if there is one."""
+        if kind not in self.covers[arm]:
+            return None
+        if arm != self.to:
+            present = self.splitter.present(wall_ms)
+            if not way_back(percent=present.percent, cap=present.cap, kill=present.kill):
+                return None
+        return self.other(arm)

@@ -24,7 +24,8 @@ from proxy.core.entry import Entry
 from proxy.core.fields import fields
 from proxy.core.force import Force
 from proxy.core.limits import Limit
-from proxy.core.model import Reply
+from proxy.core.model import Kind, Reply
+from proxy.core.rescue import coverable
 from proxy.core.rules import Backend as BackendRules
 from proxy.core.rules import Rules, SecretRef
 from proxy.core.rules.admission import requirements, start_faults
@@ -101,6 +102,7 @@ class Wiring:
             tools=tools,
             fallback=rules.fallback,
             health=health,
+            covers=covers(rules, arms),
             passthrough=rules.passthrough,
             expose_headers=rules.listen.expose_headers,
         )
@@ -207,6 +209,21 @@ class Wiring:
             passthrough=rules.passthrough is not None,
             backend_paths=backend_paths(rules),
         )
+
+
+def covers(rules: Rules, arms: Mapping[str, Arm]) -> dict[str, frozenset[Kind]]:
+    """By arm of the split: the kinds that its opposite may answer instead of it."""
+    split, fallback = rules.split, rules.fallback
+    return {
+        arm: coverable(
+            arm,
+            to=split.to,
+            takes=arms[other].backend.kinds,
+            enabled=fallback.enabled,
+            both_ways=fallback.both_ways,
+        )
+        for arm, other in ((split.to, split.otherwise), (split.otherwise, split.to))
+    }
 
 
 def limit(per_minute: int | None, burst: float) -> Limit | None:

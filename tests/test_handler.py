@@ -20,6 +20,7 @@ from proxy.core.fields import fields
 from proxy.core.limits import Limit
 from proxy.core.model import TOOL_KINDS, Call, Headers, Kind, Outbound, Reply
 from proxy.core.requirement import Requirement
+from proxy.core.rescue import coverable
 from proxy.core.rules import Fallback, ToolEntry
 from proxy.core.splitter import Splitter
 from proxy.core.tool_table import ToolTable
@@ -153,6 +154,16 @@ class World:
             ),
             fallback=rules,
             health=lambda: Reply(200, [], b"{}"),
+            covers={
+                arm: coverable(
+                    arm,
+                    to="mcp",
+                    takes=self.arms[other].backend.kinds,
+                    enabled=rules.enabled,
+                    both_ways=rules.both_ways,
+                )
+                for arm, other in (("mcp", "webhook"), ("webhook", "mcp"))
+            },
             passthrough="webhook" if edge.get("passthrough") else None,
         )
         self.handler = Handler(
@@ -343,12 +354,11 @@ async def test_a_caller_that_hung_up_is_accounted_as_gone() -> None:
 
 async def test_a_bug_of_ours_is_500_without_a_word_of_it() -> None:
     world = World()
-    world.line.tools._tools.clear()
 
     def broken(call: Call) -> Any:
         raise RuntimeError("secret detail")
 
-    world.line.tools.effect = broken  # type: ignore[method-assign]
+    world.line.tools.terms = broken  # type: ignore[method-assign]
     reply = await world.ask(BOOK)
 
     assert reply.status == 500

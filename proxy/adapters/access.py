@@ -14,19 +14,22 @@ from collections.abc import Callable
 from typing import Any
 
 from proxy.adapters.logs import cap, dump, stamp
-from proxy.core.exchange import Exchange
+from proxy.core.exchange import Attempt, Exchange
 
 
 def line(x: Exchange, wall_ms: int) -> dict[str, Any]:
-    """The fields of one access line; `ms` are milliseconds."""
+    """The fields of one access line; `ms` are milliseconds.
+
+    Call ID, tool and method are bounded where they are read; path and event are capped here.
+    """
     return {
         "timestamp": stamp(wall_ms),
         "level": "info",
         "event": "exchange_ended",
         "request_id": x.request_id,
-        "call_id": cap(x.call_id),
+        "call_id": x.call_id,
         "kind": x.kind,
-        "tool": cap(x.tool),
+        "tool": x.tool,
         "call_event": cap(x.event),
         "arm": x.arm,
         "reason": x.reason,
@@ -35,19 +38,31 @@ def line(x: Exchange, wall_ms: int) -> dict[str, Any]:
         "outcome": x.outcome,
         "status": x.status,
         "code": x.code or None,
-        "attempts": [
-            {"arm": a.arm, "verdict": a.verdict.label, "why": a.verdict.why, "status": a.status,
-             "ms": round(a.seconds * 1000, 2)}
-            for a in x.attempts
-        ],
+        "attempts": list(map(_attempt, x.attempts)),
         "flags": x.flags,
-        "method": cap(x.method),
+        "method": x.method,
         "path": cap(x.path),
         "peer": x.peer,
         "bytes_in": x.bytes_in,
         "bytes_out": x.bytes_out,
-        "ms": round((x.ended - x.started) * 1000, 2),
-    }  # fmt: skip
+        "ms": _ms(x.ended - x.started),
+    }
+
+
+def _attempt(a: Attempt) -> dict[str, Any]:
+    verdict = a.verdict
+    return {
+        "arm": a.arm,
+        "verdict": verdict.label,
+        "why": verdict.why,
+        "status": a.status,
+        "ms": _ms(a.seconds),
+    }
+
+
+def _ms(seconds: float) -> float:
+    """Two digits; a third of what `round` costs."""
+    return int(seconds * 100_000 + 0.5) / 100
 
 
 class AccessLog:

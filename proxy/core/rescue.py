@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Container
-
 from proxy.core.model import Effect, Kind, Ran, Verdict
 
 SLACK = 0.1
@@ -13,27 +11,20 @@ _DOUBT = {Ran.NO: 0, Ran.UNKNOWN: 1, Ran.YES: 2}
 _UNHARMED_BY_REPEATS = frozenset({Kind.EVENT, Kind.INBOUND})
 
 
-def usable_other(
-    arm: str,
-    kind: Kind,
-    *,
-    to: str,
-    takes: Container[Kind],
-    enabled: bool,
-    both_ways: bool,
-    percent: float,
-    cap: float,
-    kill: bool,
-) -> bool:
-    """Whether the opposite of `arm` may answer a request of `kind` instead of it.
+def coverable(
+    arm: str, *, to: str, takes: frozenset[Kind], enabled: bool, both_ways: bool
+) -> frozenset[Kind]:
+    """The kinds for which the opposite of `arm` may ever answer instead of it.
 
-    From `to` to `otherwise`; the reverse only with `both_ways`, and never where nobody is to reach
-    `to`: share (`percent`) 0, cap 0 or the kill switch.  `takes` holds the kinds that the
-    opposite arm can take.
+    From `to` to `otherwise`; the reverse only with `both_ways`, and while `way_back` says so.
+    `takes` holds the kinds that the opposite arm can take.
     """
-    if not enabled or kind not in takes:
-        return False
-    return arm == to or (both_ways and percent > 0 and cap > 0 and not kill)
+    return takes if enabled and (arm == to or both_ways) else frozenset()
+
+
+def way_back(*, percent: float, cap: float, kill: bool) -> bool:
+    """Whether calls may be rescued to `to`: never where nobody is to reach it."""
+    return percent > 0 and cap > 0 and not kill
 
 
 def may_rescue(verdict: Verdict, effect: Effect, kind: Kind) -> bool:

@@ -1,20 +1,48 @@
-"""What is in force for the tool of a call?  Looked up once per request, resolved once per load."""
+"""What is in force for the tool of a call?  Resolved once per load, looked up once per request."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
+from msgspec import Struct
+
 from proxy.core.model import TOOL_KINDS, Call, Effect, Kind
+from proxy.core.rescue import is_safe
 from proxy.core.rules.tools import DEFAULT, Tool, ToolEntry, resolve
 
 
+class Terms(Struct, frozen=True, gc=False):
+    """What failing half way may cost, and how long is waited.  Times are seconds."""
+
+    effect: Effect  # what running the request twice would do
+    safe: bool  # nothing is lost if an attempt fails half way and another follows
+    budget: float  # in which a first attempt must end and a rescue begin
+    linger: float  # for which a timed-out write may still finish; 0 for what is no write
+
+
 class ToolTable:
-    """The tools of one rule set by name; any other name gets the defaults."""
+    """The tools of one rule set by name; any other name gets the defaults.
+
+    `idempotent` must stand in a tool's own entry, because it has to hold across both arms; a
+    default that says so counts as write.  Protocol requests of MCP that run no tool (ping,
+    tools/list, ...) only read.
+    """
 
     def __init__(self, entries: Mapping[str, ToolEntry], budgets: Mapping[Kind, float]) -> None:
         self._tools = {name: resolve(entries, name) for name in entries if name != DEFAULT}
         self._unknown = resolve(entries, DEFAULT)
-        self._budgets = budgets
+        self._by_tool: dict[tuple[Kind, str | None], Terms] = {
+            (kind, name): tool_terms(tool, kind, budgets)
+            for kind in TOOL_KINDS
+            for name, tool in self._tools.items()
+        }
+        self._by_kind = {
+            kind: tool_terms(self._unknown, kind, budgets)
+            if kind in TOOL_KINDS
+            else Terms(Effect.WRITE, is_safe(Effect.WRITE, kind), budgets.get(kind, 0.0), 0.0)
+            for kind in Kind
+        }
+        self._protocol = Terms(Effect.READ, True, budgets[Kind.MCP], 0.0)
 
     @property
     def names(self) -> frozenset[str]:
@@ -25,29 +53,19 @@ class ToolTable:
         """The tool of that name."""
         return self._tools.get(name, self._unknown) if name is not None else self._unknown
 
-    def effect(self, call: Call) -> Effect:
-        """What running this request twice would do.
+    def terms(self, call: Call) -> Terms:
+        """What holds for this request."""
+        kind = call.kind
+        if kind is Kind.MCP and call.rpc_method != "tools/call":
+            return self._protocol
+        return self._by_tool.get((kind, call.tool)) or self._by_kind[kind]
 
-        `idempotent` must stand in the tool's own entry, because it has to hold across both
-        arms; a default that says so counts as write.  Protocol requests of MCP that
-        run no tool (ping, tools/list, ...) only read.
-        """
-        if call.kind not in TOOL_KINDS:
-            return Effect.WRITE
-        if call.kind is Kind.MCP and call.rpc_method != "tools/call":
-            return Effect.READ
-        tool = self.get(call.tool)
-        if tool.effect is Effect.IDEMPOTENT and tool.own_effect is not Effect.IDEMPOTENT:
-            return Effect.WRITE
-        return tool.effect
 
-    def budget(self, call: Call) -> float:
-        """Seconds in which a first attempt must end and a rescue begin."""
-        own = self.get(call.tool).budget if call.kind in TOOL_KINDS else None
-        return own if own is not None else self._budgets.get(call.kind, 0.0)
-
-    def linger(self, call: Call) -> float:
-        """Seconds for which a timed-out write may still finish; 0 for what is no write."""
-        if self.effect(call) is not Effect.WRITE or call.kind not in TOOL_KINDS:
-            return 0.0
-        return self.get(call.tool).linger
+def tool_terms(tool: Tool, kind: Kind, budgets: Mapping[Kind, float]) -> Terms:
+    """A tool's terms in a request of one kind."""
+    effect = tool.effect
+    if effect is Effect.IDEMPOTENT and tool.own_effect is not Effect.IDEMPOTENT:
+        effect = Effect.WRITE
+    budget = tool.budget if tool.budget is not None else budgets.get(kind, 0.0)
+    linger = tool.linger if effect is Effect.WRITE else 0.0
+    return Terms(effect, is_safe(effect, kind), budget, linger)

@@ -14,11 +14,12 @@ from proxy.core.rescue import (
     SLACK,
     attempt_deadline,
     combine,
+    coverable,
     in_time,
     is_safe,
     may_rescue,
     says_pending,
-    usable_other,
+    way_back,
 )
 from proxy.core.verdict import (
     BREAKER_OPEN,
@@ -73,11 +74,11 @@ def usable(arm: str, kind: Kind = Kind.FUNCTION, **but: Any) -> bool:
         "takes": frozenset({Kind.FUNCTION}),
         "enabled": True,
         "both_ways": False,
-        "percent": 50.0,
-        "cap": 100.0,
-        "kill": False,
     }
-    return usable_other(arm, kind, **{**rules, **but})
+    now: dict[str, Any] = {"percent": 50.0, "cap": 100.0, "kill": False}
+    rules |= {name: value for name, value in but.items() if name in rules}
+    now |= {name: value for name, value in but.items() if name in now}
+    return kind in coverable(arm, **rules) and (arm == "mcp" or way_back(**now))
 
 
 @pytest.mark.parametrize("both_ways", [False, True])

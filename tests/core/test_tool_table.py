@@ -21,51 +21,51 @@ def call(tool: str | None = None, kind: Kind = Kind.FUNCTION, method: str | None
 
 
 def test_a_tool_nobody_wrote_down_is_a_write() -> None:
-    assert table().effect(call("never_heard_of")) is Effect.WRITE
+    assert table().terms(call("never_heard_of")).effect is Effect.WRITE
 
 
 def test_a_tools_own_entry_outranks_the_default() -> None:
     tools = table(default={"effect": "read"}, book={"effect": "write"})
 
-    assert tools.effect(call("book")) is Effect.WRITE
-    assert tools.effect(call("other")) is Effect.READ
+    assert tools.terms(call("book")).effect is Effect.WRITE
+    assert tools.terms(call("other")).effect is Effect.READ
 
 
 def test_idempotent_holds_only_where_the_tool_itself_says_so() -> None:
     """A default cannot know whether a tool is idempotent across two different arms."""
     tools = table(default={"effect": "idempotent"}, put={"effect": "idempotent"})
 
-    assert tools.effect(call("put")) is Effect.IDEMPOTENT
-    assert tools.effect(call("other")) is Effect.WRITE
+    assert tools.terms(call("put")).effect is Effect.IDEMPOTENT
+    assert tools.terms(call("other")).effect is Effect.WRITE
 
 
 @pytest.mark.parametrize("method", ["tools/list", "ping", "initialize", None])
 def test_an_mcp_request_that_runs_no_tool_only_reads(method: str | None) -> None:
-    assert table().effect(call(None, Kind.MCP, method)) is Effect.READ
+    assert table().terms(call(None, Kind.MCP, method)).effect is Effect.READ
 
 
 def test_an_mcp_tools_call_is_judged_by_its_tool() -> None:
     tools = table(slots={"effect": "read"})
 
-    assert tools.effect(call("slots", Kind.MCP, "tools/call")) is Effect.READ
-    assert tools.effect(call("book", Kind.MCP, "tools/call")) is Effect.WRITE
+    assert tools.terms(call("slots", Kind.MCP, "tools/call")).effect is Effect.READ
+    assert tools.terms(call("book", Kind.MCP, "tools/call")).effect is Effect.WRITE
 
 
 def test_the_budget_is_the_tools_own_or_that_of_its_kind() -> None:
     tools = table(slow={"effect": "read", "budget": "8s"})
 
-    assert tools.budget(call("slow")) == 8.0
-    assert tools.budget(call("quick")) == 5.0
-    assert tools.budget(call(None, Kind.EVENT)) == 9.0
-    assert tools.budget(call(None, Kind.OTHER)) == 0.0
+    assert tools.terms(call("slow")).budget == 8.0
+    assert tools.terms(call("quick")).budget == 5.0
+    assert tools.terms(call(None, Kind.EVENT)).budget == 9.0
+    assert tools.terms(call(None, Kind.OTHER)).budget == 0.0
 
 
 def test_only_a_write_lingers() -> None:
     tools = table(book={"effect": "write", "linger": "12s"}, slots={"effect": "read"})
 
-    assert tools.linger(call("book")) == 12.0
-    assert tools.linger(call("slots")) == 0.0
-    assert tools.linger(call(None, Kind.EVENT)) == 0.0
+    assert tools.terms(call("book")).linger == 12.0
+    assert tools.terms(call("slots")).linger == 0.0
+    assert tools.terms(call(None, Kind.EVENT)).linger == 0.0
 
 
 def test_the_names_are_those_of_the_rules_without_the_default() -> None:
