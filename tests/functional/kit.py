@@ -262,7 +262,7 @@ async def running(
     assert app.listener.open_connections == 0
     assert all(u.busy == u.idle == 0 for u in app.wiring.upstreams.values())
     assert not len(app.tasks)
-    assert not reports
+    assert not reports, reports
     assert not sidecar.events("exchange_crashed")
     assert not sidecar.events("task_crashed")
 

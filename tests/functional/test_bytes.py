@@ -386,7 +386,7 @@ async def test_a_good_answer_with_surplus_bytes_is_delivered_and_its_connection_
     world.webhook.play = says(good + b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nstolen")
     sidecar = await world.sidecar(split={"percent": 0}, fallback={"both_ways": True})
 
-    bodies = [(await sidecar.call("book_appointment", f"call_{n}")).body for n in range(20)]
+    bodies = [(await sidecar.call("book_appointment", f"id_{n}")).body for n in range(20)]
 
     assert bodies == [b'{"booked":true}'] * 20
     assert len(world.webhook.seen) == 20

@@ -191,8 +191,8 @@ class Origin:
             while more and (seen := await peer.request(number)):
                 self.seen.append(seen)
                 more = await self.play(peer, seen)
-        except (ConnectionError, asyncio.IncompleteReadError):
-            pass
+        except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
+            pass  # Cancelled by `stop`; the streams of Python 3.11 complain of a cancelled task.
         finally:
             self.open -= 1
             writer.close()
