@@ -90,6 +90,7 @@ class StreamedBody:
         self._size = 0
         source, self._source = self._source, None
         self._ended = True
+        self._wake()
         if source is not None:
             source.drop()
 

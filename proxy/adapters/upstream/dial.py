@@ -31,7 +31,7 @@ class Dialer:
         tried: set[Address] = set()
         failure = UpstreamFailed("connect", "no address answered in time", sent=False)
         for _ in range(2):
-            known = await self._resolver.addresses((ends - loop.time()) / 2)
+            known = await self._resolver.addresses(ends - loop.time())
             fresh = [address for address in known if address not in tried]
             for index, address in enumerate(fresh):
                 # An address that swallows packets must not use up the others' time.

@@ -78,6 +78,8 @@ def _host(host: str) -> str:
     """The host in ASCII; an IPv6 zone or anything odd is refused."""
     if not host:
         raise ValueError("an upstream's url needs a host")
+    if "%" in host:
+        raise ValueError("an upstream's host carries no zone")
     if ":" in host:
         return str(ipaddress.IPv6Address(host))
     encoded = host.encode("idna").decode("ascii")

@@ -60,15 +60,26 @@ class ToEnd:
 class _Sink:
     """What the parser reports to.  It does not know the parser, so that no cycle keeps both."""
 
-    __slots__ = ("ended", "on_body", "pieces")
+    __slots__ = ("_pieces", "ended", "on_body")
 
     def __init__(self) -> None:
-        self.pieces: list[bytes] = []
-        self.on_body = self.pieces.append
+        self._pieces: list[bytes] = []
+        self.on_body = self._pieces.append
         self.ended = False
+
+    def on_message_begin(self) -> None:
+        if self.ended:
+            raise Malformed("surplus")  # Else another message's body would be taken for ours.
 
     def on_message_complete(self) -> None:
         self.ended = True
+
+    def take(self) -> bytes:
+        """What was decoded since the last time."""
+        pieces = self._pieces
+        data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        pieces.clear()
+        return data
 
 
 class Chunked:
@@ -108,15 +119,10 @@ class Chunked:
 
     def _taken(self, size: int) -> bytes:
         """The decoded bytes; what only frames them is bounded."""
-        pieces = self._sink.pieces
-        if not pieces:
-            self._overhead += size
-            if self._overhead > HEAD_LIMIT:
-                raise Malformed("trailers or chunk extensions too large")
-            return b""
-        self._overhead = 0
-        piece = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-        pieces.clear()
+        piece = self._sink.take()
+        self._overhead = 0 if piece else self._overhead + size
+        if self._overhead > HEAD_LIMIT:
+            raise Malformed("trailers or chunk extensions too large")
         return piece
 
 

@@ -109,6 +109,7 @@ class HttpUpstream:
             connection.close()
         await self._emptied(1.0)
         self._sweep.forget(self)
+        self._watched = False
 
     # -- Connections.
 

@@ -47,13 +47,14 @@ class Resolver:
         self._asked_at = -_NEVER
 
     async def addresses(self, patience: float) -> tuple[Address, ...]:
-        """The addresses, fresh if they can be had within `patience` seconds, else the last good.
+        """The addresses, fresh if a lookup is quick enough, else the last good.
 
-        Raises `UpstreamFailed` if there never were any.
+        Raises `UpstreamFailed` if there are none after `patience` seconds.
         """
         self.refresh()
         if self._running is not None:
-            await asyncio.wait({self._running}, timeout=patience)
+            # With addresses to fall back on, half of the time is left for connecting.
+            await asyncio.wait({self._running}, timeout=patience / 2 if self._known else patience)
         if not self._known:
             raise UpstreamFailed("connect", "the upstream's name cannot be resolved", sent=False)
         return self._known

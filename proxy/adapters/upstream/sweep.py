@@ -51,7 +51,17 @@ class Sweep:
         self._timer = None
         now = self._clock.now()
         for swept in tuple(self._watched):
-            if not swept.sweep(now):
+            if not self._more(swept, now):
                 self._watched.discard(swept)
         if self._watched:
             self._arm()
+
+    def _more(self, swept: Swept, now: float) -> bool:
+        """Visit one; whatever goes wrong with it, the deadlines of the others stand."""
+        try:
+            return swept.sweep(now)
+        except Exception as error:
+            asyncio.get_running_loop().call_exception_handler(
+                {"message": "a sweep failed", "exception": error}
+            )
+            return True

@@ -27,6 +27,7 @@ _OURS = frozenset(
         b"upgrade",
     }
 )
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _FRAMED_WHEN_EMPTY = frozenset({"POST", "PUT", "PATCH"})
 _ROOM = 1024  # names remembered
 _LONGEST = 64  # bytes of a name worth remembering
@@ -73,7 +74,7 @@ def request_head(outbound: Outbound, extra: Headers, host: bytes) -> bytes:
         raise _refused("a control byte in the request head")
     if first.count(b" ") != 2 or target[:1] != "/" or method == "CONNECT":
         raise _refused("the request line is not in origin form")
-    if not (method.isupper() and method.isalpha()) and not TOKEN.fullmatch(method.encode()):
+    if method not in _METHODS and not TOKEN.fullmatch(method.encode()):
         raise _refused("the method is no token")
     return head
 

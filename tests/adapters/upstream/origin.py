@@ -10,8 +10,11 @@ import struct
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeAlias
 
+import pytest
+
 from proxy.adapters.upstream import Endpoint, HttpUpstream, Sweep
 from proxy.core.model import Outbound, Reply
+from proxy.errors import UpstreamFailed
 
 
 class Peer:
@@ -181,3 +184,38 @@ async def until(condition: Callable[[], bool]) -> None:
     """Let the loop run until something has happened; the suite's timeout is the bound."""
     while not condition():
         await asyncio.sleep(0.001)
+
+
+async def failing(awaitable: Any) -> UpstreamFailed:
+    with pytest.raises(UpstreamFailed) as caught:
+        await awaitable
+    return caught.value
+
+
+class Ends:
+    """Remembers how lingering exchanges ended."""
+
+    def __init__(self) -> None:
+        self.heard: list[Reply | UpstreamFailed] = []
+
+    def __call__(self, end: Reply | UpstreamFailed) -> None:
+        self.heard.append(end)
+
+
+class swallowing:  # noqa: N801 - reads as a statement
+    """A port whose queue is full: the kernel drops what would connect."""
+
+    def __enter__(self) -> int:
+        self.listening = socket.socket()
+        self.listening.bind(("127.0.0.1", 0))
+        self.listening.listen(0)
+        address = self.listening.getsockname()
+        self.filling = [socket.socket() for _ in range(4)]
+        for sock in self.filling:
+            sock.setblocking(False)
+            sock.connect_ex(address)
+        return int(address[1])
+
+    def __exit__(self, *_: object) -> None:
+        for sock in (*self.filling, self.listening):
+            sock.close()

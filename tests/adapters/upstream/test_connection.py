@@ -1,0 +1,467 @@
+"""One exchange on one connection: every way to be split, leaving, lingering."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from proxy.adapters.upstream.connection import Connection
+from proxy.core.model import Reply
+from proxy.errors import UpstreamFailed
+from tests.adapters.upstream.origin import (
+    Client,
+    Ends,
+    Peer,
+    answering,
+    failing,
+    ok,
+    swallowing,
+    until,
+)
+
+Origins = Any
+
+
+# -- Leaving, lingering.
+
+
+async def test_a_late_answer_is_heard_and_its_connection_kept(
+    origins: Origins, client: Client
+) -> None:
+    finish = asyncio.Event()
+
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        client.clock.ahead += 10.0
+        await finish.wait()
+        await peer.send(
+            b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nContent-Length: 6\r\n\r\n",
+            b"booked",
+        )
+        await answering(then=ok())(peer)
+
+    origin = await origins(script)
+    upstream = client.upstream(origin.port)
+    ends = Ends()
+    failure = await failing(client.send(upstream, linger=30.0, late=ends))
+    assert (failure.why, failure.sent, upstream.busy) == ("timeout", True, 1)
+    finish.set()
+    await until(lambda: bool(ends.heard))
+    (reply,) = ends.heard
+    assert isinstance(reply, Reply)
+    assert (reply.status, reply.body) == (200, b"booked")
+    await client.send(upstream)
+    assert upstream.opened_total == 1
+    assert len(ends.heard) == 1
+
+
+async def test_a_late_answer_that_is_too_large_is_told_by_its_size(
+    origins: Origins, client: Client
+) -> None:
+    finish = asyncio.Event()
+
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        client.clock.ahead += 10.0
+        await finish.wait()
+        await peer.send(
+            b"HTTP/1.1 200 OK\r\nContent-Length: 3000\r\n\r\n", b"a" * 2000, b"b" * 1000
+        )
+        await peer.gone()
+
+    origin = await origins(script)
+    upstream = client.upstream(origin.port)
+    ends = Ends()
+    await failing(client.send(upstream, linger=30.0, late=ends, buffer=1500))
+    finish.set()
+    await until(lambda: bool(ends.heard))
+    assert ends.heard == [Reply(200, [], b"", 3000, b"OK")]
+    assert upstream.idle == 1
+
+
+async def test_lingering_has_an_end(origins: Origins, client: Client) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        client.clock.ahead += 10.0
+        await peer.gone()
+
+    origin = await origins(script)
+    upstream = client.upstream(origin.port)
+    ends = Ends()
+    await failing(client.send(upstream, linger=30.0, late=ends))
+    client.clock.ahead += 31.0
+    await until(lambda: bool(ends.heard))
+    (failure,) = ends.heard
+    assert isinstance(failure, UpstreamFailed)
+    assert (failure.why, failure.sent, upstream.busy) == ("timeout", True, 0)
+
+
+async def test_a_lingering_exchange_that_is_cut_is_heard_too(
+    origins: Origins, client: Client
+) -> None:
+    finish = asyncio.Event()
+
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        client.clock.ahead += 10.0
+        await finish.wait()
+
+    origin = await origins(script)
+    ends = Ends()
+    await failing(client.send(client.upstream(origin.port), linger=30.0, late=ends))
+    finish.set()
+    await until(lambda: bool(ends.heard))
+    assert isinstance(ends.heard[0], UpstreamFailed)
+    assert ends.heard[0].why == "reset"
+
+
+async def test_cancelling_closes_the_connection(origins: Origins, client: Client) -> None:
+    asked, gone = asyncio.Event(), asyncio.Event()
+
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        asked.set()
+        await peer.gone()
+        gone.set()
+
+    origin = await origins(script)
+    upstream = client.upstream(origin.port)
+    task = asyncio.create_task(client.send(upstream))
+    await asked.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await gone.wait()
+    assert (upstream.busy, upstream.idle) == (0, 0)
+
+
+async def test_cancelling_a_write_lets_it_finish(origins: Origins, client: Client) -> None:
+    asked, finish = asyncio.Event(), asyncio.Event()
+
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        asked.set()
+        await finish.wait()
+        await peer.send(ok(b"booked"))
+        await peer.gone()
+
+    origin = await origins(script)
+    upstream = client.upstream(origin.port)
+    ends = Ends()
+    task = asyncio.create_task(client.send(upstream, linger=30.0, late=ends))
+    await asked.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    client.clock.ahead += 20.0  # Past the deadline, within deadline + linger.
+    await asyncio.sleep(0.02)
+    finish.set()
+    await until(lambda: bool(ends.heard))
+    assert ends.heard == [Reply(200, [], b"booked", None, b"OK")]
+    assert upstream.idle == 1
+
+
+async def test_cancelling_while_connecting_leaves_nothing(client: Client) -> None:
+    with swallowing() as port:
+        upstream = client.upstream(port)
+        task = asyncio.create_task(client.send(upstream))
+        await until(lambda: upstream.busy == 1)
+        await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert upstream.busy == 0
+
+
+# -- Without a network: every segmentation, every crossing.
+
+
+class Wire:
+    """A transport that remembers; its socket is one end of a pair, for the kernel to be asked."""
+
+    def __init__(self) -> None:
+        self.socket, self.other = socket.socketpair()
+        self.written: list[bytes] = []
+        self.unsent = 0
+        self.aborted = False
+        self.flow: list[str] = []
+
+    def get_extra_info(self, name: str) -> Any:
+        return self.socket
+
+    def write(self, data: bytes) -> None:
+        self.written.append(data)
+
+    def writelines(self, data: Iterable[bytes]) -> None:
+        self.written.extend(data)
+
+    def is_closing(self) -> bool:
+        return self.aborted
+
+    def get_write_buffer_size(self) -> int:
+        return self.unsent
+
+    def abort(self) -> None:
+        self.aborted = True
+
+    def pause_reading(self) -> None:
+        self.flow.append("pause")
+
+    def resume_reading(self) -> None:
+        self.flow.append("resume")
+
+    def close(self) -> None:
+        self.socket.close()
+        self.other.close()
+
+
+class Pool:
+    """What a connection tells its owner."""
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+
+    def released(self, connection: Connection) -> None:
+        self.told.append("released")
+
+    def dropped(self, connection: Connection) -> None:
+        self.told.append("dropped")
+
+    def lost(self, connection: Connection) -> None:
+        self.told.append("lost")
+
+
+class Line:
+    """A connection with everything around it."""
+
+    def __init__(self) -> None:
+        self.wire, self.pool, self.ends = Wire(), Pool(), Ends()
+        self.connection = Connection(self.pool, (socket.AF_INET, ("192.0.2.1", 80)), stall=60.0)
+        self.connection.connection_made(self.wire)  # type: ignore[arg-type]
+
+    def start(self, **options: Any) -> asyncio.Future[Reply]:
+        settings = {"bodiless": False, "limit": 1000, "deadline": 10.0, "linger": 0.0, "late": None}
+        return self.connection.start(b"HEAD", b"", **{**settings, **options})
+
+    def feed(self, *segments: bytes) -> None:
+        for segment in segments:
+            self.connection.data_received(segment)
+
+
+@pytest.fixture
+def line() -> Iterator[Callable[[], Line]]:
+    made: list[Line] = []
+
+    def make() -> Line:
+        made.append(Line())
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.wire.close()
+
+
+BODY = b"hello\r\n\r\n0\r\n"
+LEGAL = [
+    (ok(BODY, b"X-A: b", b"X-a:c"), False),
+    (ok(), False),
+    (b"HTTP/1.1 204 No Content\r\n\r\n", False),
+    (ok(BODY)[: -len(BODY)], True),
+    (b"HTTP/1.1 100 \r\nX: y\r\n\r\nHTTP/1.1 103\r\n\r\n" + ok(BODY), False),
+    (
+        b"HTTP/1.1 500 Oh\r\nTransfer-Encoding: chunked\r\n\r\n"
+        b"5\r\nhello\r\n9;x=y\r\n\r\n\r\n0\r\n!!\r\n0\r\nT: u\r\n\r\n",
+        False,
+    ),
+]
+
+
+@pytest.mark.parametrize(("answer", "bodiless"), LEGAL)
+async def test_an_answer_is_the_same_however_it_is_cut(
+    line: Callable[[], Line], answer: bytes, bodiless: bool
+) -> None:
+    """Every pair of cuts, and every byte by itself."""
+
+    def outcome(*segments: bytes) -> tuple[Reply, list[str]]:
+        one = line()
+        waiter = one.start(bodiless=bodiless)
+        one.feed(*segments)
+        one.wire.close()
+        return waiter.result(), one.pool.told
+
+    whole = outcome(answer)
+    assert whole[1] == ["released"]
+    assert outcome(*[answer[at : at + 1] for at in range(len(answer))]) == whole
+    for first in range(1, len(answer)):
+        for second in range(first + 1, len(answer), 3):
+            assert outcome(answer[:first], answer[first:second], answer[second:]) == whole
+
+
+@given(
+    st.lists(st.tuples(st.from_regex(rb"\AX-[a-z]{0,5}\Z"), st.from_regex(rb"\A[ -~]{0,9}\Z"))),
+    st.lists(st.binary(min_size=1, max_size=50), max_size=4),
+    st.booleans(),
+    st.data(),
+)
+async def test_any_legal_answer_cut_anywhere_is_read_back(
+    fields: list[tuple[bytes, bytes]], pieces: list[bytes], chunked: bool, data: st.DataObject
+) -> None:
+    body = b"".join(pieces)
+    lines = [b"HTTP/1.1 200 OK", *[b": ".join(field) for field in fields]]
+    if chunked:
+        lines.append(b"Transfer-Encoding: chunked")
+        body_wire = b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces)
+        body_wire += b"0\r\n\r\n"
+    else:
+        lines.append(b"Content-Length: %d" % len(body))
+        body_wire = body
+    wire = b"\r\n".join(lines) + b"\r\n\r\n" + body_wire
+    cuts = sorted(data.draw(st.sets(st.integers(1, len(wire) - 1), max_size=6)))
+    one = Line()
+    waiter = one.start()
+    one.feed(*[wire[a:b] for a, b in zip([0, *cuts], [*cuts, len(wire)], strict=True)])
+    one.wire.close()
+    expected = [(name, value.strip(b" ")) for name, value in fields]
+    assert waiter.result() == Reply(200, expected, body, None, b"OK")
+    assert one.pool.told == ["released"]
+
+
+async def test_a_large_body_is_not_copied_behind_its_head(line: Callable[[], Line]) -> None:
+    one = line()
+    body = b"x" * 65_537
+    one.connection.start(
+        b"HEAD", body, bodiless=False, limit=1, deadline=1.0, linger=0.0, late=None
+    )
+    assert one.wire.written == [b"HEAD", body]
+    assert one.wire.written[1] is body
+
+
+async def test_a_connection_with_unread_bytes_is_not_usable(line: Callable[[], Line]) -> None:
+    one = line()
+    assert one.connection.usable()
+    one.wire.other.send(b"x")
+    assert not one.connection.usable()
+
+
+async def test_a_connection_whose_other_end_is_closed_is_not_usable(
+    line: Callable[[], Line],
+) -> None:
+    one = line()
+    one.wire.other.close()
+    assert not one.connection.usable()
+
+
+async def test_an_answer_that_overtakes_its_request_ends_the_connection(
+    line: Callable[[], Line],
+) -> None:
+    one = line()
+    waiter = one.start()
+    one.wire.unsent = 1
+    one.feed(ok(b"early"))
+    assert waiter.result().body == b"early"
+    assert one.pool.told == ["dropped"]
+
+
+async def test_an_answer_that_crosses_a_cancellation_is_still_heard(
+    line: Callable[[], Line],
+) -> None:
+    """The task is cancelled, but has not run yet."""
+    one = line()
+    waiter = one.start(linger=30.0, late=one.ends)
+    waiter.cancel()
+    one.feed(ok(b"booked"))
+    one.connection.leave(waiter)
+    assert [end.body for end in one.ends.heard if isinstance(end, Reply)] == [b"booked"]
+    assert one.pool.told == ["released"]
+
+
+async def test_a_large_answer_that_crosses_a_cancellation_is_dropped(
+    line: Callable[[], Line],
+) -> None:
+    one = line()
+    waiter = one.start()
+    waiter.cancel()
+    one.feed(b"HTTP/1.1 200 OK\r\nContent-Length: 5000\r\n\r\n", b"x" * 2000)
+    assert one.pool.told == []
+    one.connection.leave(waiter)
+    assert one.pool.told == ["dropped"]
+
+
+async def test_a_deadline_that_crosses_a_cancellation_starts_the_lingering(
+    line: Callable[[], Line],
+) -> None:
+    one = line()
+    waiter = one.start(linger=30.0, late=one.ends)
+    waiter.cancel()
+    one.connection.overdue(11.0)
+    one.connection.leave(waiter)
+    assert one.connection.deadline == 41.0
+    one.feed(ok(b"booked"))
+    assert len(one.ends.heard) == 1
+
+
+async def test_a_cut_that_crosses_a_cancellation_is_heard(line: Callable[[], Line]) -> None:
+    one = line()
+    waiter = one.start(linger=30.0, late=one.ends)
+    waiter.cancel()
+    one.connection.connection_lost(None)
+    one.connection.leave(waiter)
+    assert [type(end) for end in one.ends.heard] == [UpstreamFailed]
+    assert one.pool.told == ["dropped", "lost"]
+
+
+async def test_nobody_need_hear_how_it_ended(line: Callable[[], Line]) -> None:
+    for end in (ok(b"x"), b"garbage"):
+        one = line()
+        waiter = one.start(linger=30.0)
+        one.connection.overdue(11.0)
+        assert isinstance(waiter.exception(), UpstreamFailed)
+        one.feed(end)
+        assert len(one.pool.told) == 1
+
+
+async def test_what_is_over_stays_over(line: Callable[[], Line]) -> None:
+    one = line()
+    one.connection.close()
+    for again in (one.connection.close, one.connection.drop, one.connection.eof_received):
+        again()
+    one.feed(ok())
+    one.connection.connection_lost(None)
+    assert one.pool.told == ["dropped", "lost"]
+    assert one.connection.gone
+
+
+async def test_reading_goes_on_when_a_stream_ends_while_its_reader_is_behind(
+    line: Callable[[], Line],
+) -> None:
+    """The idle connection must hear its end."""
+    one = line()
+    waiter = one.start()
+    body = b"x" * 100_000
+    answer = ok(body)
+    one.feed(answer[:-1])
+    stream: Any = waiter.result().body
+    assert one.wire.flow == ["pause"]
+    one.connection.overdue(100.0)  # Being behind is no silence.
+    assert one.connection.deadline == 160.0
+    one.feed(answer[-1:])
+    assert one.wire.flow == ["pause", "resume"]
+    assert one.pool.told == ["released"]
+    assert b"".join([chunk async for chunk in stream]) == body
+
+
+async def test_a_stream_let_go_of_after_its_end_leaves_the_connection_alone(
+    line: Callable[[], Line],
+) -> None:
+    one = line()
+    waiter = one.start(limit=0)
+    one.feed(ok(b"all"))
+    assert one.pool.told == ["released"]
+    del waiter
+    assert one.pool.told == ["released"]

@@ -1,0 +1,260 @@
+"""New connections: several addresses, TLS, unix sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import socket
+import ssl
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from proxy.adapters.upstream.dial import _cause
+from tests.adapters.upstream.origin import (
+    Client,
+    Origin,
+    Peer,
+    answering,
+    failing,
+    ok,
+    post,
+    read,
+    swallowing,
+    until,
+)
+
+Origins = Any
+
+
+def names(*answers: list[tuple[str, int]]) -> Any:
+    """A lookup that gives one answer after the other, the last one for ever."""
+    asked = iter(range(1000))
+
+    def lookup(*_: Any, **__: Any) -> list[tuple[Any, ...]]:
+        found = answers[min(next(asked), len(answers) - 1)]
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", address) for address in found]
+
+    return lookup
+
+
+def closed_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        return int(listening.getsockname()[1])
+
+
+async def test_the_next_address_is_tried_when_one_refuses(origins: Origins, client: Client) -> None:
+    origin = await origins(answering(then=ok(b"second")))
+    lookup = names([("127.0.0.1", closed_port()), ("127.0.0.1", origin.port)])
+    upstream = client.upstream(0, url="http://app:81", lookup=lookup)
+    assert (await client.send(upstream)).body == b"second"
+
+
+async def test_an_address_that_swallows_leaves_time_for_the_next(
+    origins: Origins, client: Client
+) -> None:
+    origin = await origins(answering(then=ok(b"second")))
+    with swallowing() as port:
+        lookup = names([("127.0.0.1", port), ("127.0.0.1", origin.port)])
+        upstream = client.upstream(0, url="http://app:81", lookup=lookup, connect_timeout=0.4)
+        assert (await client.send(upstream)).body == b"second"
+
+
+async def test_when_all_addresses_fail_a_new_lookup_is_tried_at_once(
+    origins: Origins, client: Client
+) -> None:
+    """A backend that moved: nothing was sent, so the same request may go to its new place."""
+    origin = await origins(answering(then=ok(b"moved")))
+    lookup = names([("127.0.0.1", closed_port())], [("127.0.0.1", origin.port)])
+    upstream = client.upstream(0, url="http://app:81", lookup=lookup)
+    assert not (await failing(client.send(upstream))).sent  # Looked up a moment ago.
+    client.clock.ahead += 2.0
+    assert (await client.send(upstream)).body == b"moved"
+
+
+async def test_idle_connections_to_an_old_address_close_and_busy_ones_finish(
+    origins: Origins, client: Client
+) -> None:
+    finish = asyncio.Event()
+
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        await finish.wait()
+        await answering(ok(b"old"), then=ok(b"old"))(peer)
+
+    async def slow(peer: Peer) -> None:
+        if b"/slow" in await peer.request():
+            await finish.wait()
+        await peer.send(ok(b"old"))
+        await peer.gone()
+
+    old = await origins(slow)
+    new = await origins(answering(then=ok(b"new")))
+    lookup = names([("127.0.0.1", old.port)], [("127.0.0.1", new.port)])
+    upstream = client.upstream(0, url="http://app:81", lookup=lookup, keepalive=1000.0)
+    busy = asyncio.create_task(client.send(upstream, post(target="/slow"), deadline=1e9))
+    assert (await client.send(upstream)).body == b"old"
+    assert upstream.idle == 1
+    client.clock.ahead += 30.0
+    await until(lambda: upstream.idle == 0)
+    assert (await client.send(upstream)).body == b"new"
+    finish.set()
+    assert (await busy).body == b"old"
+    assert upstream.idle == 1
+
+
+async def test_a_unix_socket_is_an_upstream_too(client: Client, tmp_path: Path) -> None:
+    path = str(tmp_path / "app.sock")
+    origin = Origin(answering(then=ok(b"local")))
+    server = await asyncio.start_unix_server(origin._accept, path)
+    upstream = client.upstream(0, url=f"unix:{path}")
+    for _ in range(2):
+        assert (await client.send(upstream)).body == b"local"
+    assert origin.connections == 1
+    await upstream.aclose(0.0)
+    server.close()
+    missing = client.upstream(0, url=f"unix:{tmp_path}/none")
+    assert (await failing(client.send(missing))).why == "connect"
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (ConnectionRefusedError(), "connection refused"),
+        (TimeoutError(), "no connection in time"),
+        (ssl.SSLError("x"), "TLS handshake failed"),
+        (
+            ConnectionResetError(104, "Connection reset by peer"),
+            "no connection: Connection reset by peer",
+        ),
+        (OSError(), "no connection: OSError"),
+    ],
+)
+def test_causes_are_told_in_plain_words(error: OSError, text: str) -> None:
+    assert _cause(error) == text
+
+
+# -- TLS.
+
+
+class Authority:
+    """A throwaway certificate authority with one certificate for localhost."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.ca = str(directory / "ca.pem")
+        key = "-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2"
+        self._openssl(
+            f"req -x509 {key} -keyout ca.key -out ca.pem -subj /CN=ca"
+            " -addext keyUsage=critical,keyCertSign"
+        )
+        self._openssl(f"req {key} -keyout app.key -out app.csr -subj /CN=app")
+        (directory / "app.ext").write_text("subjectAltName=DNS:localhost,DNS:app.internal\n")
+        self._openssl(
+            "x509 -req -in app.csr -CA ca.pem -CAkey ca.key -CAcreateserial"
+            " -out app.pem -days 2 -extfile app.ext"
+        )
+
+    def _openssl(self, line: str) -> None:
+        command = ["openssl", *line.split()]
+        subprocess.run(command, cwd=self.directory, check=True, capture_output=True)
+
+    def server(self) -> ssl.SSLContext:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(self.directory / "app.pem", self.directory / "app.key")
+        return context
+
+
+@pytest.fixture(scope="session")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    if shutil.which("openssl") is None:
+        pytest.skip("openssl makes the certificates")
+    return Authority(tmp_path_factory.mktemp("tls"))
+
+
+async def test_tls_is_verified_and_its_connections_are_kept(
+    origins: Origins, client: Client, authority: Authority
+) -> None:
+    context = authority.server()
+    asked: list[Any] = []
+    context.sni_callback = lambda _, name, __: asked.append(name)
+    origin = await origins(answering(then=ok(b"secret" * 1000)), ssl=context)
+    upstream = client.upstream(0, url=f"https://localhost:{origin.port}", ca_file=authority.ca)
+    for _ in range(3):
+        assert (await client.send(upstream)).body == b"secret" * 1000
+        await asyncio.sleep(0.01)
+    assert (asked, upstream.opened_total, origin.connections) == (["localhost"], 1, 1)
+
+
+async def test_another_name_can_be_verified(
+    origins: Origins, client: Client, authority: Authority
+) -> None:
+    origin = await origins(answering(then=ok()), ssl=authority.server())
+    upstream = client.upstream(
+        0, url=f"https://127.0.0.1:{origin.port}", ca_file=authority.ca, server_name="app.internal"
+    )
+    assert (await client.send(upstream)).status == 200
+
+
+@pytest.mark.parametrize(
+    ("trusted", "name"), [(False, "localhost"), (True, "other.internal"), (True, None)]
+)
+async def test_an_upstream_that_is_not_who_it_should_be_gets_nothing(
+    origins: Origins, client: Client, authority: Authority, trusted: bool, name: str | None
+) -> None:
+    asyncio.get_running_loop().set_exception_handler(lambda *_: None)  # The origin's own complaint.
+    seen: list[bytes] = []
+
+    async def script(peer: Peer) -> None:
+        seen.append(await peer.request())
+
+    origin = await origins(script, ssl=authority.server())
+    options = {"ca_file": authority.ca if trusted else None, "server_name": name}
+    upstream = client.upstream(0, url=f"https://127.0.0.1:{origin.port}", **options)
+    failure = await failing(client.send(upstream))
+    assert (failure.why, failure.sent) == ("connect", False)
+    assert failure.detail.startswith("certificate refused")
+    assert (seen, upstream.busy) == ([], 0)
+
+
+async def test_an_upstream_without_tls_was_sent_nothing(
+    origins: Origins, client: Client, authority: Authority
+) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.reader.read(10)
+        await peer.send(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+    origin = await origins(script)
+    upstream = client.upstream(0, url=f"https://localhost:{origin.port}", ca_file=authority.ca)
+    failure = await failing(client.send(upstream))
+    assert (failure.why, failure.sent) == ("connect", False)
+
+
+async def test_a_silent_handshake_ends_in_time(
+    origins: Origins, client: Client, authority: Authority
+) -> None:
+    origin = await origins(lambda peer: peer.gone())
+    upstream = client.upstream(
+        0, url=f"https://localhost:{origin.port}", ca_file=authority.ca, connect_timeout=0.05
+    )
+    failure = await failing(client.send(upstream))
+    assert (failure.why, failure.sent, upstream.busy) == ("connect", False, 0)
+
+
+async def test_tls_answers_stream_and_end_with_the_connection(
+    origins: Origins, client: Client, authority: Authority
+) -> None:
+    body = b"x" * 3_000_000
+
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        await peer.send(b"HTTP/1.1 200 OK\r\n\r\n" + body)
+
+    origin = await origins(script, ssl=authority.server())
+    upstream = client.upstream(0, url=f"https://localhost:{origin.port}", ca_file=authority.ca)
+    reply = await client.send(upstream)
+    assert not isinstance(reply.body, bytes)
+    assert await read(reply) == body
+    assert (upstream.busy, upstream.idle) == (0, 0)
