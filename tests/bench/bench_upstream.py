@@ -22,11 +22,11 @@ import uvloop
 from proxy.adapters.upstream import Endpoint, HttpUpstream, Sweep
 from proxy.core.model import Outbound
 
+SAID = b'{"success":true,"message":"See you."}'
 ANSWER = (
     b"HTTP/1.1 200 OK\r\nDate: Sun, 22 Nov 2026 10:00:00 GMT\r\nServer: origin\r\n"
-    b"Content-Type: application/json\r\nContent-Length: 38\r\n\r\n"
-    b'{"success":true,"message":"See you! "}'
-)
+    b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(SAID)
+) + SAID
 BODY = b'{"name":"book_appointment","args":{"day":"' + b"x" * 1100 + b'"}}'
 HEADERS = [
     (b"Content-Type", b"application/json"),

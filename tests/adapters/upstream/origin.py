@@ -15,6 +15,7 @@ import pytest
 from proxy.adapters.upstream import Endpoint, HttpUpstream, Sweep
 from proxy.core.model import Outbound, Reply
 from proxy.errors import UpstreamFailed
+from proxy.ports import Upstream
 
 
 class Peer:
@@ -168,7 +169,7 @@ class Client:
         return self.clock.now() + seconds
 
     async def send(
-        self, upstream: HttpUpstream, outbound: Outbound | None = None, **options: Any
+        self, upstream: Upstream, outbound: Outbound | None = None, **options: Any
     ) -> Reply:
         options.setdefault("deadline", self.soon())
         return await upstream.send(outbound or post(), [], **options)
@@ -181,9 +182,10 @@ class Client:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    """Let the loop run until something has happened; the suite's timeout is the bound."""
-    while not condition():
-        await asyncio.sleep(0.001)
+    """Let the loop run until something has happened; the bound is for broken code only."""
+    async with asyncio.timeout(30):
+        while not condition():
+            await asyncio.sleep(0.001)
 
 
 async def failing(awaitable: Any) -> UpstreamFailed:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import gc
 import os
 import socket
+import weakref
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -24,6 +27,7 @@ from tests.adapters.upstream.origin import (
     failing,
     ok,
     post,
+    read,
     swallowing,
     until,
 )
@@ -471,6 +475,38 @@ async def test_no_file_descriptor_is_left_behind(origins: Origins, client: Clien
         )
         await upstream.aclose(1.0)
     await until(lambda: len(os.listdir("/proc/self/fd")) <= before)
+
+
+async def test_an_exchange_leaves_no_cycles_to_collect(origins: Origins, client: Client) -> None:
+    """Memory stays flat without the collector's help: each failed or streamed exchange too."""
+
+    refs: list[weakref.ref[Connection]] = []
+
+    async def note(connection: Connection) -> None:
+        refs.append(weakref.ref(connection))
+
+    async def script(peer: Peer) -> None:
+        request = await peer.request()
+        if b"cut" in request:
+            await peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf")
+        elif b"stream" in request:
+            await peer.send(ok(b"all", b"Content-Type: text/event-stream", b"Connection: close"))
+        else:
+            await peer.send(b"no HTTP\r\n")
+
+    origin = await origins(script)
+    upstream = client.upstream(origin.port)
+    upstream._dialer = Dialer(upstream, note)  # type: ignore[assignment]
+    gc.collect()
+    gc.disable()
+    try:
+        for body in (b"cut", b"stream", b"bad"):
+            with contextlib.suppress(UpstreamFailed):
+                await read(await client.send(upstream, post(body)))
+        await until(lambda: all(ref() is None for ref in refs))
+    finally:
+        gc.enable()
+    assert len(refs) == 3
 
 
 # -- What can happen between a connection's birth and its first use.
