@@ -211,6 +211,11 @@ class Sidecar(Asking):
         await until(enough, f"{count} access lines with {fields}")
         return found
 
+    @property
+    def log(self) -> str:
+        """Everything that was logged."""
+        return self._log.getvalue()
+
     def events(self, name: str) -> list[Any]:
         """What was logged by that name."""
         return [one for one in map(json.loads, self._log.getvalue().splitlines())
