@@ -96,7 +96,7 @@ class Handler:
             reply = line.edge.refuse(refused, x.request_id)
         except ClientGone:
             x.outcome = "gone"
-            reply = Reply(499, close=True)  # nobody hears it
+            reply = nobody_hears()
         except asyncio.CancelledError:
             x.outcome = "gone"
             self._account(x, 499, 0)
@@ -106,6 +106,8 @@ class Handler:
             x.outcome, x.code = "failed", "internal_error"
             oops = Refused(500, x.code, "Something went wrong here.")
             reply = line.edge.refuse(oops, x.request_id)
+        if incoming.gone and isinstance(reply.body, bytes):
+            x.outcome, reply = "gone", nobody_hears()
         return self._answer(line, x, reply)
 
     async def _serve(self, line: Line, incoming: Incoming, x: Exchange) -> Reply:
@@ -319,6 +321,11 @@ class Handler:
         x.status, x.bytes_out, x.ended = status, size, self._clock.now()
         self.inflight -= 1
         self._watch.exchange_ended(x)
+
+
+def nobody_hears() -> Reply:
+    """What stands in the log for an answer whose caller has hung up; 499 as nginx has it."""
+    return Reply(499, close=True)
 
 
 def judged(reply: Reply, arm: Arm) -> Verdict:

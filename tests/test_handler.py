@@ -352,6 +352,21 @@ async def test_a_caller_that_hung_up_is_accounted_as_gone() -> None:
     assert (world.exchange.outcome, world.exchange.status) == ("gone", 499)
 
 
+async def test_a_caller_that_hangs_up_in_mid_call_is_gone_though_its_tool_ran() -> None:
+    world = World()
+    incoming = FakeIncoming(body=orjson.dumps(BOOK))
+
+    async def hangs_up() -> tuple[int, bytes]:
+        incoming.gone = True
+        return GOOD
+
+    world.mcp.answers = [hangs_up]
+    await world.handler.handle(incoming)
+
+    assert (world.exchange.outcome, world.exchange.status) == ("gone", 499)
+    assert [attempt.verdict.label for attempt in world.exchange.attempts] == ["success"]
+
+
 async def test_a_bug_of_ours_is_500_without_a_word_of_it() -> None:
     world = World()
 
