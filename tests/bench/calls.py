@@ -60,16 +60,25 @@ def signed(body: bytes) -> bytes:
     )
 
 
-def pool(load: str, count: int) -> list[bytes]:
-    """`count` requests; good for five minutes, the signature's tolerance."""
+def pool(load: str, count: int, calls: int | None = None) -> list[bytes]:
+    """`count` requests; good for five minutes, the signature's tolerance.
+
+    With `calls` they belong to that many calls, always the same ones; else each to its own.
+    """
     pick, shape = random.Random(), LOADS[load]
-    return [signed(_padded(shape(pick))) for _ in range(count)]
+    requests = []
+    for _ in range(count):
+        body = shape(pick)
+        if calls is not None:
+            body["call"]["call_id"] = f"call_{pick.randrange(calls):027x}"
+        requests.append(signed(_padded(body)))
+    return requests
 
 
-def write_pool(path: Path, load: str, count: int) -> None:
+def write_pool(path: Path, load: str, count: int, calls: int | None = None) -> None:
     """A pool as `load.lua` reads it: each request behind its length on a line."""
     with path.open("wb") as file:
-        for request in pool(load, count):
+        for request in pool(load, count, calls):
             file.write(b"%d\n%b" % (len(request), request))
 
 

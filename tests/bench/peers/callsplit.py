@@ -65,7 +65,9 @@ def rules(place: Place, percent: float = 50) -> None:
         directory=place.directory,
         percent=percent,
     )
-    (place.directory / "rules.yaml").write_text(text)
+    fresh = place.directory / "rules.yaml.new"
+    fresh.write_text(text)
+    fresh.replace(place.directory / "rules.yaml")
 
 
 def admin_port(place: Place) -> int:
@@ -75,11 +77,13 @@ def admin_port(place: Place) -> int:
 
 def fault(place: Place, requests: int) -> str | None:
     """Both arms must have been chosen, and every request logged."""
-    lines = [json.loads(line) for line in place.access_log.read_text().splitlines()]
-    lines = [line for line in lines if line["event"] == "exchange_ended"]
-    arms = Counter(line["arm"] for line in lines)
-    if len(lines) < requests:
-        return f"{len(lines)} access lines for {requests} requests"
-    if min(arms["new"], arms["old"]) < len(lines) * 0.3:
+    arms: Counter[str] = Counter()
+    with place.access_log.open() as file:
+        for line in map(json.loads, file):
+            if line["event"] == "exchange_ended":
+                arms[line["arm"]] += 1
+    if arms.total() < requests:
+        return f"{arms.total()} access lines for {requests} requests"
+    if min(arms["new"], arms["old"]) < arms.total() * 0.3:
         return f"an uneven split: {dict(arms)}"
     return None

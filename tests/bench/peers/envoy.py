@@ -39,13 +39,17 @@ def command(place: Place) -> list[str]:
 
 def fault(place: Place, requests: int) -> str | None:
     """Both clusters must have been chosen, by a call ID, and every request logged."""
-    lines = [json.loads(line) for line in place.access_log.read_text().splitlines()]
-    arms = Counter(line["arm"] for line in lines)
-    if len(lines) < requests:
-        return f"{len(lines)} access lines for {requests} requests"
-    if min(arms["mcp"], arms["webhook"]) < len(lines) * 0.3:
+    arms: Counter[str] = Counter()
+    with place.access_log.open() as file:
+        for line in map(json.loads, file):
+            if not line["call_id"]:
+                return "a request without a call ID"
+            arms[line["arm"]] += 1
+    if arms.total() < requests:
+        return f"{arms.total()} access lines for {requests} requests"
+    if min(arms["mcp"], arms["webhook"]) < arms.total() * 0.3:
         return f"an uneven split: {dict(arms)}"
-    return None if lines[0]["call_id"] else "no call ID was found"
+    return None
 
 
 def start(place: Place, bootstrap: dict[str, Any]) -> list[str]:
