@@ -6,6 +6,7 @@ import typer
 
 from proxy import __version__
 from proxy.cli.breaker import breaker_app
+from proxy.cli.demo import demo
 from proxy.cli.explain import explain
 from proxy.cli.health import health
 from proxy.cli.rules import rules_app
@@ -37,6 +38,7 @@ def root(
 
 
 app.command()(serve)
+app.command()(demo)
 app.add_typer(rules_app)
 app.command()(explain)
 app.command()(status)
