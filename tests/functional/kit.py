@@ -10,7 +10,7 @@ import os
 import re
 import signal
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -283,15 +283,31 @@ class Process(Asking):
         self._process: asyncio.subprocess.Process | None = None
 
     async def start(
-        self, document: Document | str, variables: Mapping[str, str] | None = None
+        self,
+        document: Document | str,
+        variables: Mapping[str, str] | None = None,
+        *,
+        arguments: Sequence[str] = (),
+        stdout: int | None = None,
     ) -> None:
-        """Start it; it need not come up."""
+        """Start it with these rules; it need not come up."""
         write_rules(self.rules_path, document)
+        await self.launch(variables, arguments=arguments, stdout=stdout)
+
+    async def launch(
+        self,
+        variables: Mapping[str, str] | None = None,
+        *,
+        arguments: Sequence[str] = (),
+        stdout: int | None = None,
+    ) -> None:
+        """Start it with the rules that lie there."""
         keep = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
+        command = ["-m", "proxy", "serve", "--rules", str(self.rules_path), *arguments]
         with self.out.open("wb") as out, self.err.open("wb") as err:
             self._process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "proxy", "serve", "--rules", str(self.rules_path),
-                cwd=ROOT, env={**keep, **(variables or {})}, stdout=out, stderr=err,
+                sys.executable, *command, cwd=ROOT, env={**keep, **(variables or {})},
+                stdout=out if stdout is None else stdout, stderr=err,
             )  # fmt: skip
 
     async def up(self) -> None:

@@ -16,7 +16,7 @@ Fields: TypeAlias = list[tuple[bytes, bytes]]
 
 JSON = b"Content-Type: application/json"
 OK = b"200 OK"
-DEADLINE = 10.0
+DEADLINE = 20.0
 """Seconds that nothing here ever needs: who waits longer has found a fault."""
 
 
