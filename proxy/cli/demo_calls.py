@@ -21,8 +21,8 @@ from proxy.core.signature import HEADER, sign
 PATIENCE = 10.0
 """Seconds that Retell waits for an answer to a webhook."""
 
-CALLERS_PER_DAY = 6
-"""Callers who ask for the same day; a day has 18 times."""
+WISHES = ("09:00", "10:30", "12:00", "13:30", "15:00", "16:30")
+"""Times of day that callers ask for, each day's callers a different one: nobody is in the way."""
 
 BOOKERS = 0.6
 """Part of the callers who book; the others only ask."""
@@ -152,8 +152,9 @@ class Callers:
         times = _times(slots)
         if not books or not times:
             return bool(times)
-        arm = first.arm if first is not None else ""
-        return await self._book(talk, date, random.choice(times), arm)
+        wish = WISHES[number % len(WISHES)]
+        time = next((time for time in times if time >= wish), times[-1])
+        return await self._book(talk, date, time, first.arm if first is not None else "")
 
     async def _book(self, talk: Conversation, date: str, time: str, arm: str) -> bool:
         wanted = {"date": date, "time": time, "service": "haircut", "name": talk.name}
@@ -210,9 +211,9 @@ class Callers:
 
 
 def _date(number: int, wall_ms: int) -> str:
-    """A day for the caller: the next one that is not full yet."""
+    """The caller's day: the next one whose wishes are not all given away."""
     today = datetime.fromtimestamp(wall_ms / 1000, UTC).date()
-    return str(today + timedelta(days=1 + number // CALLERS_PER_DAY))
+    return str(today + timedelta(days=1 + number // len(WISHES)))
 
 
 def _times(answer: Answer | None) -> list[str]:

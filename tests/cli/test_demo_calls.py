@@ -124,6 +124,24 @@ async def test_a_booker_goes_through_a_whole_call(make: Make, sidecar: Sidecar) 
     assert callers.heard.requests == len(sidecar.heard)
 
 
+async def test_callers_are_not_in_each_others_way(make: Make, sidecar: Sidecar) -> None:
+    """So that every booking that is confirmed on looking again is the caller's own."""
+    times = [f"{hour:02}:{minute}" for hour in range(9, 18) for minute in ("00", "30")]
+    sidecar.answers["get_available_slots"] = [
+        {"success": True, "slots": [{"time": time} for time in times]}
+    ]
+    callers = await make(rate=50)
+    await until(lambda: callers.heard.booked >= 20)
+    await callers.stop()
+
+    booked = [
+        (heard["args"]["date"], heard["args"]["time"])
+        for heard in sidecar.heard
+        if heard.get("name") == "book_appointment"
+    ]
+    assert len(set(booked)) == len(booked)
+
+
 async def test_an_asker_asks_and_does_not_book(make: Make, sidecar: Sidecar) -> None:
     callers = await make(books=False)
     await until(lambda: any(heard.get("event") == "call_analyzed" for heard in sidecar.heard))
