@@ -103,6 +103,7 @@ class App:
         self.admin_address: tuple[str, int] = ("", 0)
         self.observe_address: tuple[str, int] | None = None
         self._settings = settings
+        self._retired: list[HttpUpstream] = []  # with exchanges that began under old rules
         self._closing = AsyncExitStack()
         self.metrics.inflight.set_function(lambda: self.handler.inflight)
         if self._access is not None:
@@ -168,9 +169,10 @@ class App:
 
     def _take(self, prepared: Prepared, loaded: LoadedRules) -> None:
         """From here on nothing can fail, and every new exchange sees the new rules."""
-        patience = max(arm.timeout for arm in self.handler.line.arms.values())
-        for retired in self.wiring.commit(prepared):
-            self.tasks.start(retired.aclose(patience), "retired upstream")
+        for upstream in self.wiring.commit(prepared):
+            upstream.retire()  # an exchange that began under the old rules may still send there
+            self._retired.append(upstream)
+        self._retired = [upstream for upstream in self._retired if upstream.busy]
         line, rules, condition = prepared.line, prepared.rules, self.condition
         self.handler.line = line
         condition.loaded, condition.fault = loaded, None
@@ -209,7 +211,7 @@ class App:
 
         def covered() -> bool:
             line = self.handler.line
-            if arm.name not in line.covers:
+            if arm.name not in (line.to, line.otherwise):
                 return False
             return line.rescuer(arm.name, Kind.FUNCTION, self.clock.wall_ms()) is not None
 
@@ -259,7 +261,7 @@ class App:
         return host, port
 
     async def _close_upstreams(self) -> None:
-        for upstream in self.wiring.upstreams.values():
+        for upstream in (*self.wiring.upstreams.values(), *self._retired):
             await upstream.aclose(0.0)
 
     async def _measure_lag(self) -> None:

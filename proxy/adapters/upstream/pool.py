@@ -98,11 +98,15 @@ class HttpUpstream:
         connection = self._take(deadline) or await self._open(deadline)
         self.released(connection)
 
-    async def aclose(self, grace: float) -> None:
-        """Close idle connections now, busy ones when done or after `grace` seconds."""
+    def retire(self) -> None:
+        """Keep no connection after its exchange; who still sends here is served all the same."""
         self._draining = True
         for connection in tuple(self._idle):
             connection.drop()
+
+    async def aclose(self, grace: float) -> None:
+        """Close idle connections now, busy ones when done or after `grace` seconds."""
+        self.retire()
         await self._emptied(grace)
         self._closed = True
         for connection in tuple(self._busy):

@@ -425,6 +425,23 @@ async def test_closing_lets_what_runs_finish(origins: Origins, client: Client) -
     assert (upstream.busy, upstream.idle) == (0, 0)
 
 
+async def test_a_retired_pool_serves_whoever_still_sends_and_keeps_nothing(
+    origins: Origins, client: Client
+) -> None:
+    """An exchange may have taken the old rules just before new ones came into force."""
+    origin = await origins(answering(ok(b"done")))
+    upstream = client.upstream(origin.port)
+    await upstream.send(post(), [], deadline=client.soon())
+    assert upstream.idle == 1
+
+    upstream.retire()
+    assert upstream.idle == 0
+    reply = await upstream.send(post(), [], deadline=client.soon())
+
+    assert reply.body == b"done"
+    assert (upstream.idle, upstream.busy) == (0, 0)
+
+
 async def test_closing_cuts_what_outlasts_the_grace(origins: Origins, client: Client) -> None:
     origin = await origins(lambda peer: peer.gone())
     upstream = client.upstream(origin.port)
