@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import socket
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -14,13 +15,21 @@ KEY = "key_bench_0123456789abcdef"
 """Signs the requests of every bench; nothing else knows it."""
 
 
+def free_port() -> int:
+    """A port that nobody uses at the moment."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
 @dataclass(frozen=True, slots=True)
 class Place:
     """What a peer needs to know to write its configuration."""
 
     directory: Path
-    port: int
     origin_port: int
+    port: int = field(default_factory=free_port)
+    admin_port: int = field(default_factory=free_port)
 
     @property
     def access_log(self) -> Path:

@@ -89,6 +89,16 @@ class Running:
                 self.process.wait()
 
 
+def busy(core: int) -> float:
+    """Seconds that processes, and the host beneath, have used of a core since boot."""
+    for line in Path("/proc/stat").read_text().splitlines():
+        name, *fields = line.split()
+        if name == f"cpu{core}":
+            user, nice, system, *_ = map(int, fields)
+            return (user + nice + system + int(fields[7])) / TICK
+    return 0.0
+
+
 def cores() -> tuple[set[int], set[int]]:
     """One core for the peer under measurement, the others for the load and the origin."""
     every = sorted(os.sched_getaffinity(0))

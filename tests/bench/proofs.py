@@ -18,9 +18,9 @@ from tests.bench.calls import pool, write_pool
 from tests.bench.latency import Spread
 from tests.bench.load import Outcome
 from tests.bench.peers import callsplit, nginx
-from tests.bench.place import Peer, Place
+from tests.bench.place import Peer, Place, free_port
 from tests.bench.process import Broken, Running, cores
-from tests.bench.rounds import ORIGIN_PORT, Plan, Rig
+from tests.bench.rounds import Plan, Rig
 
 Say = Callable[[str], None]
 MILLION = 1_000_000
@@ -38,11 +38,11 @@ def start_time(directory: Path, say: Say, times: int = 5) -> dict[str, Any]:
     for number in range(times):
         home = directory / f"start-{number}"
         home.mkdir()
-        place = Place(home, ORIGIN_PORT + 50, ORIGIN_PORT)
+        place = Place(home, origin_port=free_port())
         command = callsplit.command(place)
         begins = time.monotonic()
         with Running(command, home, core):
-            admin.await_ready(callsplit.admin_port(place))
+            admin.await_ready(place.admin_port)
             taken.append(round(time.monotonic() - begins, 3))
         say(f"start {number + 1}: {taken[-1]} s")
     middle = statistics.median(taken)
@@ -122,11 +122,11 @@ def reloads(rig: Rig, directory: Path, say: Say, times: int = 100) -> dict[str, 
     loading.start()
     taken = []
     try:
-        now = admin.digest(callsplit.admin_port(place))
+        now = admin.digest(place.admin_port)
         for number in range(times):
             begins = time.monotonic()
             callsplit.rules(place, 50 + (number % 2 + 1) / 100)
-            now = admin.await_other_digest(callsplit.admin_port(place), now)
+            now = admin.await_other_digest(place.admin_port, now)
             taken.append(time.monotonic() - begins)
             if (number + 1) % 20 == 0:
                 say(f"{number + 1} of {times} reloads")
@@ -155,7 +155,7 @@ def added_latency(
 ) -> dict[str, Any]:
     """Percentiles direct and through each peer at the same rate, in turns."""
     os.sched_setaffinity(0, rig.others)
-    ports = {"direct": ORIGIN_PORT} | {peer.KEY: rig.peer(peer.KEY)[0].port for peer in peers}
+    ports = {"direct": rig.origin_port} | {peer.KEY: rig.peer(peer.KEY)[0].port for peer in peers}
     times: dict[str, list[float]] = {name: [] for name in ports}
     for number in range(rounds + 1):
         for name, port in ports.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import statistics
@@ -17,10 +18,9 @@ from tests.bench import load
 from tests.bench.calls import write_pool
 from tests.bench.load import Outcome
 from tests.bench.peers import nginx
-from tests.bench.place import CACHE, Peer, Place
-from tests.bench.process import Broken, Running, cores
+from tests.bench.place import CACHE, Peer, Place, free_port
+from tests.bench.process import Broken, Running, busy, cores
 
-ORIGIN_PORT = 19000
 WARM_UP = 1
 
 
@@ -45,6 +45,7 @@ class Row:
     rps: list[float] = field(default_factory=list)
     p50_ms: list[float] = field(default_factory=list)
     p99_ms: list[float] = field(default_factory=list)
+    others: list[float] = field(default_factory=list)  # share of the core that others took
     rss_mb: float = 0.0
 
     def middle(self, column: str) -> float:
@@ -61,10 +62,11 @@ class Rig:
         self._peers: dict[str, tuple[Peer, Place, Running]] = {}
         self._requests = dict.fromkeys([peer.KEY for peer in peers], 0)
         home = _home(directory, "origin")
-        origin = Running(nginx.origin(home, ORIGIN_PORT), home, self.others)
-        stack.enter_context(origin).await_port(ORIGIN_PORT)
-        for number, peer in enumerate(peers, start=1):
-            place = Place(_home(directory, peer.KEY), ORIGIN_PORT + number, ORIGIN_PORT)
+        self.origin_port = free_port()
+        origin = Running(nginx.origin(home, self.origin_port), home, self.others)
+        stack.enter_context(origin).await_port(self.origin_port)
+        for peer in peers:
+            place = Place(_home(directory, peer.KEY), self.origin_port)
             running = Running(peer.command(place), place.directory, self._core, place.access_log)
             stack.enter_context(running).await_port(place.port)
             self._peers[peer.KEY] = peer, place, running
@@ -77,19 +79,26 @@ class Rig:
         """Raises `Broken` unless the peer gives the origin's answers."""
         load.check(self._peers[key][1].port, kind, nginx.ANSWER.encode())
 
-    def run(self, key: str, pool_file: Path, plan: Plan, seconds: int) -> tuple[Outcome, float]:
-        """Load one peer; what wrk counted, and the CPU seconds it took."""
+    def run(
+        self, key: str, pool_file: Path, plan: Plan, seconds: int
+    ) -> tuple[Outcome, float, float]:
+        """Load one peer: what wrk counted, the peer's CPU seconds, those of others on its core."""
         _, place, running = self._peers[key]
-        before = running.cpu()
-        outcome = load.run(
-            place.port,
-            pool_file,
-            seconds=seconds,
-            connections=plan.connections,
-            cores=self.others,
-        )
+        core = min(self._core)
+        before, around = running.cpu(), busy(core)
+        try:
+            outcome = load.run(
+                place.port,
+                pool_file,
+                seconds=seconds,
+                connections=plan.connections,
+                cores=self.others,
+            )
+        except Broken as broken:
+            raise Broken(f"{key}: {broken}\n{running.tail()}") from None
         self._requests[key] += outcome.requests
-        return outcome, running.cpu() - before
+        taken = running.cpu() - before
+        return outcome, taken, max(busy(core) - around - taken, 0.0)
 
     def forget(self, key: str) -> None:
         """Empty a peer's access log: a million lines need a disk, and prove no more."""
@@ -127,20 +136,28 @@ def measure(wanted: Sequence[tuple[Peer, str]], plan: Plan) -> list[Row]:
 
 @contextmanager
 def scratch() -> Iterator[Path]:
-    """A directory for one run, gone afterwards."""
+    """A directory for one run, gone afterwards.  Raises `Broken` while there is another run."""
     CACHE.mkdir(parents=True, exist_ok=True)
-    directory = Path(tempfile.mkdtemp(prefix="run-", dir=CACHE))
-    try:
-        yield directory
-    finally:
-        shutil.rmtree(directory, ignore_errors=True)
+    with (CACHE / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise Broken(
+                "another bench or proof is running; they would disturb each other"
+            ) from None
+        directory = Path(tempfile.mkdtemp(prefix="run-", dir=CACHE))
+        try:
+            yield directory
+        finally:
+            shutil.rmtree(directory, ignore_errors=True)
 
 
-def _note(row: Row, rig: Rig, outcome: Outcome, cpu: float) -> None:
+def _note(row: Row, rig: Rig, outcome: Outcome, cpu: float, others: float) -> None:
     row.cpu_us.append(cpu / outcome.requests * 1e6)
     row.rps.append(outcome.requests / outcome.seconds)
     row.p50_ms.append(outcome.p50_ms)
     row.p99_ms.append(outcome.p99_ms)
+    row.others.append(others / outcome.seconds)
     row.rss_mb = rig.peer(row.peer)[1].rss() / 2**20
 
 

@@ -60,7 +60,7 @@ def rules(place: Place, percent: float = 50) -> None:
     """Write the rules file; another `percent` is a reload that changes something."""
     text = RULES.format(
         port=place.port,
-        admin=admin_port(place),
+        admin=place.admin_port,
         origin=place.origin_port,
         directory=place.directory,
         percent=percent,
@@ -68,11 +68,6 @@ def rules(place: Place, percent: float = 50) -> None:
     fresh = place.directory / "rules.yaml.new"
     fresh.write_text(text)
     fresh.replace(place.directory / "rules.yaml")
-
-
-def admin_port(place: Place) -> int:
-    """Where the admin API of this peer listens."""
-    return place.port + 500
 
 
 def fault(place: Place, requests: int) -> str | None:

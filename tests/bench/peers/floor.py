@@ -140,6 +140,8 @@ class Client(asyncio.Protocol):
 
     def answer(self, status: int, body: bytes) -> None:
         """Write the origin's answer."""
+        if self.transport.is_closing():
+            return
         self.transport.write(
             b"HTTP/1.1 %d OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%b"
             % (status, len(body), body)
