@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from proxy.adapters.listener.acceptor import Acceptor
 
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+_LAST_CHUNK: Final = b"\r\n0\r\n\r\n"
 
 
 class _Fault(NamedTuple):
@@ -35,7 +36,7 @@ _Queued: TypeAlias = tuple[Any, StreamReader]
 class Connection(Outlet):
     """Serves one client; made by `Acceptor` for each accepted socket."""
 
-    __slots__ = ("_broken", "_head_began", "_request", "_served", "peer", "secure")
+    __slots__ = ("_bare_end", "_broken", "_head_began", "_request", "_served", "peer", "secure")
 
     def __init__(self, acceptor: Acceptor, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(acceptor, loop)
@@ -44,6 +45,7 @@ class Connection(Outlet):
         self._request: Request | None = None
         self._served = False  # at least one request has come
         self._head_began = False  # part of a head is here
+        self._bare_end = False  # what came last ended in a last chunk without trailers
         self._broken = False  # the parser gave up: nothing that follows can be understood
 
     # -- told by the transport ----------------------------------------------------------------
@@ -66,6 +68,7 @@ class Connection(Outlet):
         if self._broken or self._discarding:
             return
         super().data_received(data)
+        self._bare_end = data.endswith(_LAST_CHUNK)
         messages = self._messages
         if not messages:
             if self._waiter is not None and not self._head_began and data.strip(b"\r\n"):
@@ -182,10 +185,19 @@ class Connection(Outlet):
             except Exception as error:
                 acceptor.report("the handler failed", error)
                 reply = acceptor.fault(500)
-            return await self.answer(request, reply, last=message.should_close)
+            last = message.should_close or (message.chunked and self._may_hold_trailers())
+            return await self.answer(request, reply, last=last)
         finally:
             acceptor.inflight -= 1
             self._request = None
+
+    def _may_hold_trailers(self) -> bool:
+        """A trailer may have followed the chunks, or something else.
+
+        aiohttp's parser keeps the last trailer and puts it among the headers of the connection's
+        next request, as its `Authorization` say: there must not be one.
+        """
+        return bool(self._messages) or not self._bare_end
 
 
 def _fault(status: int) -> _Queued:

@@ -368,3 +368,51 @@ async def test_what_is_half_sent_by_a_client_who_left_is_dropped(serve: Serve) -
         await asyncio.sleep(0)
 
     assert served.faults == []
+
+
+CHUNKS = b"POST /0 HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n"
+TRAILER = b"0\r\nAuthorization: Bearer theirs\r\n\r\n"
+TRAILED = {
+    "in one piece": (CHUNKS + TRAILER,),
+    "cut before the trailer": (CHUNKS + b"0\r\n", b"Authorization: x\r\n\r\n"),
+    "cut in the trailer": (CHUNKS + b"0\r\nAuthorization: x\r", b"\n\r\n"),
+    "one that looks like a last chunk": (CHUNKS + b"0\r\nA: 0\r\n\r\n",),
+    "an extension": (CHUNKS + b"0;a=b\r\n\r\n",),
+    "the next request at once": (CHUNKS + TRAILER + GET % 1,),
+    "the next request, itself in chunks": (CHUNKS + TRAILER + CHUNKS + b"0\r\n\r\n",),
+    "the beginning of the next request": (CHUNKS + TRAILER + b"GET /1 HT",),
+}
+
+
+@pytest.mark.parametrize("pieces", TRAILED.values(), ids=TRAILED)
+async def test_a_trailer_never_becomes_a_header_of_the_next_request(
+    serve: Serve, pieces: tuple[bytes, ...]
+) -> None:
+    """The parser would put it there, as the next caller's behind a shared connection."""
+    seen: list[tuple[tuple[bytes, bytes], ...]] = []
+
+    async def handler(incoming: Incoming) -> Reply:
+        seen.append(incoming.headers)
+        return await echo(incoming)
+
+    served = await serve(handler)
+    client = await served.connect()
+    for piece in pieces:
+        await client.send(piece)
+        await asyncio.sleep(0.01)
+    answer = await client.answer()
+
+    assert (answer.body, answer.header("connection")) == (b"POST /0 ab", "close")
+    assert await client.rest() == b""
+    assert len(seen) == 1
+
+
+async def test_plain_chunks_do_not_cost_the_connection(serve: Serve) -> None:
+    served = await serve()
+    client = await served.connect()
+    for _ in range(3):
+        await client.send(CHUNKS + b"0\r\n\r\n")
+        answer = await client.answer()
+        assert (answer.body, answer.header("connection")) == (b"POST /0 ab", None)
+
+    assert served.listener.open_connections == 1
