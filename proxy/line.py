@@ -33,14 +33,17 @@ class Line:
     expose_headers: bool = True
 
     def other(self, arm: str) -> Arm:
-        """The opposite side of the split."""
-        return self.arms[self.otherwise if arm == self.to else self.to]
+        """The opposite side of the split.
+
+        Of an arm that has left the split, where live calls stay, that is `otherwise` too.
+        """
+        return self.arms[self.to if arm == self.otherwise else self.otherwise]
 
     def rescuer(self, arm: str, kind: Kind, wall_ms: int) -> Arm | None:
         """The arm that may answer a request of `kind` instead of `arm`, if there is one."""
         if kind not in self.covers[arm]:
             return None
-        if arm != self.to:
+        if arm == self.otherwise:
             present = self.splitter.present(wall_ms)
             if not way_back(percent=present.percent, cap=present.cap, kill=present.kill):
                 return None

@@ -102,7 +102,7 @@ class Wiring:
             tools=tools,
             fallback=rules.fallback,
             health=health,
-            covers=covers(rules, arms),
+            covers={name: covers(rules, arms, name) for name in arms},
             passthrough=rules.passthrough,
             expose_headers=rules.listen.expose_headers,
         )
@@ -211,19 +211,17 @@ class Wiring:
         )
 
 
-def covers(rules: Rules, arms: Mapping[str, Arm]) -> dict[str, frozenset[Kind]]:
-    """By arm of the split: the kinds that its opposite may answer instead of it."""
+def covers(rules: Rules, arms: Mapping[str, Arm], arm: str) -> frozenset[Kind]:
+    """The kinds that the opposite of `arm` may answer instead of it."""
     split, fallback = rules.split, rules.fallback
-    return {
-        arm: coverable(
-            arm,
-            to=split.to,
-            takes=arms[other].backend.kinds,
-            enabled=fallback.enabled,
-            both_ways=fallback.both_ways,
-        )
-        for arm, other in ((split.to, split.otherwise), (split.otherwise, split.to))
-    }
+    other = split.to if arm == split.otherwise else split.otherwise
+    return coverable(
+        arm,
+        otherwise=split.otherwise,
+        takes=arms[other].backend.kinds,
+        enabled=fallback.enabled,
+        both_ways=fallback.both_ways,
+    )
 
 
 def limit(per_minute: int | None, burst: float) -> Limit | None:

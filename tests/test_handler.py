@@ -157,7 +157,7 @@ class World:
             covers={
                 arm: coverable(
                     arm,
-                    to="mcp",
+                    otherwise="webhook",
                     takes=self.arms[other].backend.kinds,
                     enabled=rules.enabled,
                     both_ways=rules.both_ways,

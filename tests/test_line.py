@@ -14,7 +14,8 @@ from proxy.line import Line
 from proxy.ports import Arm
 from tests.fakes import FakeWatch
 
-TAKES = {"mcp": frozenset({Kind.FUNCTION}), "webhook": frozenset({Kind.FUNCTION, Kind.EVENT})}
+BOTH = frozenset({Kind.FUNCTION, Kind.EVENT})
+TAKES = {"mcp": frozenset({Kind.FUNCTION}), "webhook": BOTH, "former": BOTH}
 
 
 class Silent:
@@ -52,7 +53,7 @@ def line(**entry: object) -> Line:
         tools=ToolTable({}, fallback.budget),
         fallback=fallback,
         health=lambda: Reply(200),
-        covers={"mcp": TAKES["webhook"], "webhook": TAKES["mcp"]},
+        covers={"mcp": BOTH, "webhook": TAKES["mcp"], "former": BOTH},
     )
 
 
@@ -64,6 +65,12 @@ def rescuer(of: Line, arm: str, kind: Kind) -> str | None:
 def test_each_arm_has_its_opposite() -> None:
     assert line().other("mcp").name == "webhook"
     assert line().other("webhook").name == "mcp"
+
+
+def test_an_arm_that_left_the_split_is_rescued_by_the_safe_one() -> None:
+    """Live calls stay on it; its events, and its failures, are for the arm that serves most."""
+    assert line().other("former").name == "webhook"
+    assert rescuer(line(percent=0.0), "former", Kind.FUNCTION) == "webhook"
 
 
 def test_a_rescue_goes_from_the_shares_arm_to_the_other() -> None:

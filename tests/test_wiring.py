@@ -192,3 +192,14 @@ async def test_a_tool_may_have_another_name_on_an_arm(make: Callable[..., Wiring
 
     assert tool_config(tools, "slots", "mcp").name == "checkSlots"
     assert tool_config(tools, "slots", "webhook").name == ""
+
+
+async def test_every_backend_has_a_rescuer_also_one_that_is_no_arm_of_the_split(
+    make: Callable[..., Wiring],
+) -> None:
+    text = PLAIN + "  former: {handler: mcp, url: 'http://127.0.0.1:1/old'}\n"
+    line = make().prepare(rules(text), health).line
+
+    assert set(line.covers) == {"mcp", "webhook", "former"}
+    assert line.covers["former"] == line.arms["webhook"].backend.kinds
+    assert not line.covers["webhook"]

@@ -12,14 +12,14 @@ _UNHARMED_BY_REPEATS = frozenset({Kind.EVENT, Kind.INBOUND})
 
 
 def coverable(
-    arm: str, *, to: str, takes: frozenset[Kind], enabled: bool, both_ways: bool
+    arm: str, *, otherwise: str, takes: frozenset[Kind], enabled: bool, both_ways: bool
 ) -> frozenset[Kind]:
     """The kinds for which the opposite of `arm` may ever answer instead of it.
 
-    From `to` to `otherwise`; the reverse only with `both_ways`, and while `way_back` says so.
+    From any arm to `otherwise`; the reverse only with `both_ways`, and while `way_back` says so.
     `takes` holds the kinds that the opposite arm can take.
     """
-    return takes if enabled and (arm == to or both_ways) else frozenset()
+    return takes if enabled and (arm != otherwise or both_ways) else frozenset()
 
 
 def way_back(*, percent: float, cap: float, kill: bool) -> bool:

@@ -70,7 +70,7 @@ def test_what_is_safe_to_try_with() -> None:
 
 def usable(arm: str, kind: Kind = Kind.FUNCTION, **but: Any) -> bool:
     rules: dict[str, Any] = {
-        "to": "mcp",
+        "otherwise": "webhook",
         "takes": frozenset({Kind.FUNCTION}),
         "enabled": True,
         "both_ways": False,
@@ -78,13 +78,17 @@ def usable(arm: str, kind: Kind = Kind.FUNCTION, **but: Any) -> bool:
     now: dict[str, Any] = {"percent": 50.0, "cap": 100.0, "kill": False}
     rules |= {name: value for name, value in but.items() if name in rules}
     now |= {name: value for name, value in but.items() if name in now}
-    return kind in coverable(arm, **rules) and (arm == "mcp" or way_back(**now))
+    return kind in coverable(arm, **rules) and (arm != "webhook" or way_back(**now))
 
 
 @pytest.mark.parametrize("both_ways", [False, True])
 @pytest.mark.parametrize("but", [{}, {"percent": 0.0}, {"cap": 0.0}, {"kill": True}], ids=str)
 def test_the_share_s_arm_can_always_be_rescued(but: dict[str, Any], both_ways: bool) -> None:
     assert usable("mcp", both_ways=both_ways, **but)
+
+
+def test_an_arm_that_left_the_split_can_still_be_rescued() -> None:
+    assert usable("former", percent=0.0)
 
 
 def test_the_other_arm_is_rescued_only_both_ways() -> None:
