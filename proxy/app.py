@@ -19,7 +19,7 @@ from proxy.adapters.probes import Probed, Probes
 from proxy.adapters.rules_file import LoadedRules
 from proxy.adapters.rules_watch import RulesWatch
 from proxy.adapters.tasks import Tasks
-from proxy.adapters.upstream import Sweep
+from proxy.adapters.upstream import HttpUpstream, Sweep
 from proxy.adapters.watch import Watcher
 from proxy.admin.api import admin_application, observe_application
 from proxy.core.exchange import Exchange
@@ -36,6 +36,9 @@ from proxy.wiring import Prepared, Wiring
 
 LAG_SECONDS = 0.5
 """How often the event loop's punctuality is measured."""
+
+FINISH_SECONDS = 0.05
+"""How often a drain looks whether the last late write has ended."""
 
 FAULTS = {
     400: ("bad_request", "The request is not well-formed."),
@@ -105,6 +108,7 @@ class App:
         self._settings = settings
         self._retired: list[HttpUpstream] = []  # with exchanges that began under old rules
         self._closing = AsyncExitStack()
+        self._hurried = False
         self.metrics.inflight.set_function(lambda: self.handler.inflight)
         if self._access is not None:
             self.metrics.access_dropped.set_function(
@@ -146,13 +150,17 @@ class App:
         grace = self.condition.loaded.rules.listen.drain_grace
         self.condition.reasons.append("draining")
         self.log.info("drain_started", inflight=self.handler.inflight, grace=grace)
+        ends = self.clock.now() + grace
         cut = await self.listener.drain(grace)
+        await self.probes.aclose()
+        await self._finish_writes(ends)
         await self.aclose()
         self.log.info("sidecar_stopped", cut=cut)
         return cut
 
     def hurry(self) -> None:
         """Cut a running drain short."""
+        self._hurried = True
         self.listener.hurry()
 
     async def aclose(self) -> None:
@@ -260,8 +268,18 @@ class App:
         host, port = runner.addresses[0][:2]
         return host, port
 
+    async def _finish_writes(self, ends: float) -> None:
+        """Let writes end that were late for their callers: to cut one may be to cancel it."""
+        while not self._hurried and self.clock.now() < ends:
+            if not any(upstream.busy for upstream in self._upstreams()):
+                return
+            await asyncio.sleep(FINISH_SECONDS)
+
+    def _upstreams(self) -> list[HttpUpstream]:
+        return [*self.wiring.upstreams.values(), *self._retired]
+
     async def _close_upstreams(self) -> None:
-        for upstream in (*self.wiring.upstreams.values(), *self._retired):
+        for upstream in self._upstreams():
             await upstream.aclose(0.0)
 
     async def _measure_lag(self) -> None:

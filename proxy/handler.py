@@ -16,6 +16,8 @@ from typing import Any, TypeAlias
 from msgspec import Struct
 
 from proxy.core.breaker_values import Permit
+from proxy.core.dialects.answers import EVENTS
+from proxy.core.dialects.headers import media_type
 from proxy.core.dialects.last_answer import last_answer
 from proxy.core.exchange import Attempt, Exchange
 from proxy.core.exchange_headers import headers_for_arms, headers_for_caller
@@ -220,7 +222,7 @@ class Handler:
                 self._hand_back(arm, permit, verdict)
         if streams and reply is not None:
             keep = verdict.delivers or call.kind is Kind.OTHER
-            await self._hold(arm, permit, reply, verdict, keep=keep)
+            await self._hold(arm, permit, reply, verdict, keep=keep, linger=plan.terms.linger)
         status = reply.status if reply is not None else 0
         seconds = self._clock.now() - began
         return reply, self._attempted(Attempt(arm.name, verdict, seconds, status), x)
@@ -240,16 +242,28 @@ class Handler:
         return answer
 
     async def _hold(
-        self, arm: Arm, permit: Permit, reply: Reply, verdict: Verdict, *, keep: bool
+        self,
+        arm: Arm,
+        permit: Permit,
+        reply: Reply,
+        verdict: Verdict,
+        *,
+        keep: bool,
+        linger: float,
     ) -> None:
-        """Hand the permit back when the stream has ended, or at once if nobody reads it."""
+        """Hand the permit back when the stream has ended, or at once if nobody reads it.
+
+        A stream of events may begin long before the tool ends: a caller who leaves a write's
+        must not cut it.
+        """
 
         def ended(failure: UpstreamFailed | None, whole: bool) -> None:
             cut = judge_failure(failure, dispatched=True) if failure else CUT
             self._hand_back(arm, permit, verdict if whole or not keep else cut)
 
         assert not isinstance(reply.body, bytes)
-        reply.body = Settled(reply.body, ended)
+        goes_on = keep and media_type(reply.headers) == EVENTS
+        reply.body = Settled(reply.body, ended, linger=linger if goes_on else 0.0)
         if not keep:
             await reply.body.aclose()
 

@@ -68,32 +68,30 @@ class Bounded:
 
     async def aclose(self) -> None:
         """Let go of the upstream, at once or after its time to finish."""
-        drop = getattr(self._chunks, "drop", None)
-        if self._late and self._linger > 0 and drop is not None:
-            asyncio.get_running_loop().call_later(self._linger, drop)
-            return
-        close = getattr(self._chunks, "aclose", None)
-        if close is not None:
-            await close()
+        await let_go(self._chunks, self._linger if self._late else 0.0)
 
 
 class Settled:
     """A streamed body that tells exactly once how it ended.
 
     `ended(failure, whole)`: the upstream's failure if it broke, and whether the body was read to
-    its end; neither means that the reader went away.  An async generator would not
-    do: closed before its first step, it runs none of its own clean-up.
+    its end; neither means that the reader went away.  Then the upstream has `linger` seconds to
+    finish.  An async generator would not do: closed before its first step, it runs none of its
+    own clean-up.
     """
 
-    __slots__ = ("_chunks", "_ended", "size")
+    __slots__ = ("_chunks", "_ended", "_linger", "size")
 
     def __init__(
         self,
         chunks: AsyncIterator[bytes],
         ended: Callable[[UpstreamFailed | None, bool], None],
+        *,
+        linger: float = 0.0,
     ) -> None:
         self.size = 0  # bytes handed on
         self._chunks = chunks
+        self._linger = linger
         self._ended: Callable[[UpstreamFailed | None, bool], None] | None = ended
 
     def __aiter__(self) -> Settled:
@@ -117,11 +115,20 @@ class Settled:
     async def aclose(self) -> None:
         """Let go of the upstream; harmless after the end."""
         self._tell(None, whole=False)
-        close = getattr(self._chunks, "aclose", None)
-        if close is not None:
-            await close()
+        await let_go(self._chunks, self._linger)
 
     def _tell(self, failure: UpstreamFailed | None, *, whole: bool) -> None:
         ended, self._ended = self._ended, None
         if ended is not None:
             ended(failure, whole)
+
+
+async def let_go(chunks: AsyncIterator[bytes], linger: float) -> None:
+    """Give a stream up: at once, or unread after `linger` seconds; harmless after its end."""
+    drop = getattr(chunks, "drop", None)
+    if linger > 0 and drop is not None:
+        asyncio.get_running_loop().call_later(linger, drop)
+        return
+    close = getattr(chunks, "aclose", None)
+    if close is not None:
+        await close()

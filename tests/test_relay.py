@@ -242,3 +242,15 @@ async def test_chunks_that_cannot_be_closed_are_let_go() -> None:
 
     assert not isinstance(reply.body, bytes)
     await close(reply.body)
+
+
+async def test_a_reader_who_leaves_gives_the_upstream_its_time_to_finish() -> None:
+    stream, ends = Silent(), Ends()
+    body = Settled(stream, ends, linger=1e-6)
+
+    assert await body.__anext__() == b"one"
+    await body.aclose()
+
+    assert ends.seen == [(None, False)]
+    assert not stream.closed
+    await stream.ended.wait()

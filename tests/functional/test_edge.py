@@ -512,3 +512,34 @@ async def test_a_body_is_asked_for_only_once_it_is_welcome(world: World) -> None
     assert answer.status == 200
     assert b"expect" not in world.webhook.seen[0].names
     assert refused.status == 413
+
+
+async def test_a_trailer_is_never_a_header_not_even_the_next_ones(world: World) -> None:
+    """F12: behind a proxy that shares connections, the next request is somebody else's."""
+    sidecar = await world.sidecar(SECRETS, auth=AUTH)
+    chunks = raw(b"Host: a", CHUNKED, body=b"2\r\n{}\r\n0\r\n")
+    proof = authorization(TOKEN) + b"\r\n"
+
+    for trailer in (proof, b"X-Mine: 1\r\n" + proof):
+        client = await sidecar.connect()
+        await client.send(chunks.replace(b"/retell", b"/mcp/a") + trailer + b"\r\n")
+        await client.send(request("POST", "/mcp/a", RPC))
+        first = await client.answer()
+        assert first.status == 401
+        assert await client.closed()
+
+    assert nothing_arrived(world)
+
+
+async def test_pipelined_requests_are_answered_in_order_each_by_its_own_arm(world: World) -> None:
+    """F19, F20."""
+    override = {"when": {"agent_id": {"in": ["old"]}}, "to": "webhook"}
+    sidecar = await world.sidecar(split={"overrides": [override]})
+    agents = ["old" if number % 3 else "new" for number in range(30)]
+    client = await sidecar.connect()
+
+    bodies = [function(SLOTS, f"id_{n}", agent_id=agent) for n, agent in enumerate(agents)]
+    await client.send(b"".join(request("POST", "/retell", body) for body in bodies))
+    got = [(await client.answer()).arm for _ in agents]
+
+    assert got == ["webhook" if agent == "old" else "mcp" for agent in agents]

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from tests.functional.conftest import World
-from tests.functional.kit import BOOK, SLOTS, Sidecar, event, function
+from tests.functional.kit import BOOK, SLOTS, Sidecar, event, function, tools_call
 from tests.functional.wire import (
     Client,
     Peer,
@@ -15,6 +15,7 @@ from tests.functional.wire import (
     Seen,
     answers,
     dies,
+    finishes,
     mcp,
     request,
     response,
@@ -196,3 +197,40 @@ async def test_an_answer_to_a_caller_who_is_gone_does_not_disturb_the_next(world
 
     assert answer.body == b"for the next"
     assert world.webhook.connections == 1
+
+
+EVENTS = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n: working\n\n"
+
+
+async def test_a_write_whose_stream_has_begun_outlives_its_caller(world: World) -> None:
+    """An MCP server may open its stream long before the tool ends; hanging up would cancel it."""
+    go, ends = asyncio.Event(), list[str]()
+    world.mcp.play = mcp(finishes(go, ends, first=EVENTS))
+    sidecar = await world.sidecar()
+    client = await sidecar.connect()
+
+    await client.send(request("POST", "/mcp/call_a", tools_call(BOOK)))
+    await client.reader.readuntil(b": working\n\n")
+    await hangs_up(sidecar, client)
+    (line,) = await sidecar.lines(1)
+    assert world.mcp.open == 1
+    go.set()
+    await sidecar.settled()
+
+    assert line["outcome"] == "gone"
+    assert ends == ["finished"]
+
+
+async def test_a_read_whose_caller_leaves_its_stream_ends_with_him(world: World) -> None:
+    go, ends = asyncio.Event(), list[str]()
+    world.mcp.play = mcp(finishes(go, ends, first=EVENTS))
+    sidecar = await world.sidecar()
+    client = await sidecar.connect()
+
+    await client.send(request("POST", "/mcp/call_a", tools_call(SLOTS)))
+    await client.reader.readuntil(b": working\n\n")
+    client.abort()
+    await sidecar.settled()
+    await until(lambda: ends, "the server was left")
+
+    assert ends == ["cut"]

@@ -19,6 +19,7 @@ from tests.functional.wire import (
     Peer,
     Play,
     Seen,
+    finishes,
     freezes,
     mcp,
     request,
@@ -181,6 +182,45 @@ async def test_a_write_in_flight_at_sigterm_is_delivered_and_answered_once(world
     assert await process.code() == 0
     assert len(world.mcp.tools) == 1
     assert not world.webhook.seen
+
+
+async def test_a_late_write_is_given_the_grace_to_end(world: World) -> None:
+    """Its caller has heard that it is pending; to hang up now may cancel the booking."""
+    go, ends = asyncio.Event(), list[str]()
+    world.mcp.play = mcp(finishes(go, ends))
+    sidecar = await world.sidecar(backends={"mcp": {"timeout": "100ms"}})
+    assert (await sidecar.call(BOOK)).reason == "last_answer"
+    await sidecar.hang_up()
+
+    drain = asyncio.create_task(sidecar.app.drain())
+    await asyncio.sleep(0.2)
+    assert not drain.done()
+    go.set()
+    await drain
+
+    assert ends == ["finished"]
+
+
+@pytest.mark.parametrize(("grace", "hurries"), [("10m", True), ("200ms", False)])
+async def test_a_late_write_holds_up_no_end_for_ever(
+    world: World, grace: str, hurries: bool
+) -> None:
+    go, ends = asyncio.Event(), list[str]()
+    world.mcp.play = mcp(finishes(go, ends))
+    sidecar = await world.sidecar(
+        listen={"drain_grace": grace}, backends={"mcp": {"timeout": "100ms"}}
+    )
+    await sidecar.call(BOOK)
+    await sidecar.hang_up()
+
+    drain = asyncio.create_task(sidecar.app.drain())
+    await asyncio.sleep(0.1)
+    if hurries:
+        sidecar.app.hurry()
+    await drain
+    await until(lambda: ends)
+
+    assert ends == ["cut"]
 
 
 # -- Starts that must not happen.

@@ -13,7 +13,20 @@ import pytest
 
 from tests.functional.conftest import World
 from tests.functional.kit import BOOK, SLOTS, Sidecar, event, function, write_rules
-from tests.functional.wire import Answer, Peer, Seen, answers, dies, request, response, until
+from tests.functional.wire import (
+    Answer,
+    Peer,
+    Seen,
+    answers,
+    dies,
+    finishes,
+    mcp,
+    request,
+    response,
+    runs,
+    text,
+    until,
+)
 
 
 class Crowd:
@@ -132,6 +145,57 @@ async def test_backends_that_keep_moving_leave_no_file_open(world: World) -> Non
     assert {answer.body for answer in got} == {b'{"from":"webhook"}', b'{"from":"other"}'}
     assert open_files() <= before + 4
     assert len(sidecar.app.tasks) < 10
+
+
+async def test_a_late_write_outlives_the_backend_it_was_sent_to(world: World) -> None:
+    go, ends = asyncio.Event(), list[str]()
+    moved = await world.origin("moved", mcp(runs(text("{}"))))
+    world.mcp.play = mcp(finishes(go, ends))
+    timeouts = {"mcp": {"timeout": "100ms"}, "webhook": {"timeout": "100ms"}}
+    sidecar = await world.sidecar(backends=timeouts)
+    assert (await sidecar.call(BOOK, "one")).reason == "last_answer"
+
+    backends = {**timeouts, "mcp": {"timeout": "100ms", "url": f"{moved.url}/mcp"}}
+    await sidecar.write(world.rules(backends=backends))
+    assert (await sidecar.call(BOOK, "two")).arm == "mcp"
+    await asyncio.sleep(0.4)
+    assert not ends
+    go.set()
+    await until(lambda: ends)
+
+    assert ends == ["finished"]
+
+
+@pytest.mark.parametrize("killed", [False, True])
+async def test_a_live_call_stays_on_an_arm_that_leaves_the_split(
+    world: World, killed: bool
+) -> None:
+    """Its tools stay, its events go to the webhook, its failures are rescued there."""
+    second = await world.origin("second", mcp(runs(text('{"from":"second"}'))))
+    sidecar = await world.sidecar()
+    assert (await sidecar.call(SLOTS, "live")).arm == "mcp"
+    rules = world.rules(
+        split={"to": "mcp2", "enabled": not killed},
+        backends={"mcp2": {"handler": "mcp", "url": f"{second.url}/mcp"}},
+    )
+
+    await sidecar.write(rules)
+    tool = await sidecar.call(SLOTS, "live")
+    ended = await sidecar.post("/retell", event(call_id="live"))
+    await world.mcp.refuse()
+    failed = await sidecar.call(BOOK, "live")
+    del rules["backends"]["mcp"]
+    await sidecar.write(rules)
+    heir = await sidecar.call(SLOTS, "live")
+
+    assert (ended.status, ended.arm) == (200, "webhook")
+    if killed:
+        assert {a.reason for a in (tool, failed, heir)} == {"kill_switch"}
+        assert {a.arm for a in (tool, failed, heir)} == {"webhook"}
+    else:
+        assert (tool.arm, tool.reason) == ("mcp", "recorded")
+        assert (failed.arm, failed.reason) == ("webhook", "rescue_connect")
+        assert (heir.arm, heir.reason) == ("mcp2", "recorded")
 
 
 async def test_a_change_that_says_nothing_new_disturbs_nothing(world: World) -> None:
@@ -273,8 +337,8 @@ async def test_no_rules_file_ends_the_process(world: World) -> None:
         assert (await process.call(SLOTS)).arm == "mcp", name
         assert (await process.status())["rules"]["fault"], name
 
-    for number, (name, text) in enumerate(names.items(), 1):
-        write_rules(process.rules_path, text)
+    for number, (name, content) in enumerate(names.items(), 1):
+        write_rules(process.rules_path, content)
         await survives(name, number)
     assert (await process.metrics()).total("rules_last_reload_success") == 0
     for put in (as_huge_file, as_fifo, as_folder, as_nothing):

@@ -19,6 +19,7 @@ from tests.functional.wire import (
     Seen,
     answers,
     dies,
+    finishes,
     freezes,
     in_turn,
     mcp,
@@ -402,6 +403,23 @@ async def test_the_last_answer_speaks_the_callers_language(world: World) -> None
     assert spoken(await sidecar.post("/retell", asks())) == "Sorry."
 
 
+async def test_a_split_between_two_webhooks_splits_and_rescues_everything(world: World) -> None:
+    """The new arm is an app of the same wire: events go with their call, and are rescued."""
+    world.mcp.play = answers(b'{"from":"new"}')
+    sidecar = await world.sidecar(backends={"mcp": {"handler": "webhook"}})
+    inbound = b'{"event":"call_inbound","call_inbound":{"from_number":"+1","to_number":"+2"}}'
+    alert, unknown = b'{"event":"alert_triggered","alert":{}}', b"unknown"
+
+    new = [await sidecar.post("/retell", body) for body in (event(), inbound, function(BOOK))]
+    old = [await sidecar.post("/retell", body) for body in (alert, unknown)]
+    world.mcp.play = dies
+    rescued = [await sidecar.post("/retell", body) for body in (event(), inbound)]
+
+    assert {answer.arm for answer in new} == {"mcp"}
+    assert {answer.arm for answer in old} == {"webhook"}
+    assert {(answer.arm, answer.reason) for answer in rescued} == {("webhook", "rescue_reset")}
+
+
 # -- Time.
 
 
@@ -449,6 +467,22 @@ async def test_a_write_that_is_late_is_not_cut(world: World) -> None:
     assert world.mcp.open == 1
     assert sidecar.app.wiring.upstreams["mcp"].idle == 1
     assert not world.webhook.seen
+
+
+async def test_a_write_that_streams_is_not_cut_either(world: World) -> None:
+    """The server answers at once, with a stream that says nothing yet."""
+    go, ends = asyncio.Event(), list[str]()
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n: working\n\n"
+    world.mcp.play = mcp(finishes(go, ends, first=head))
+    sidecar = await world.sidecar(backends={"mcp": {"timeout": "150ms"}})
+
+    write, read = await sidecar.call(BOOK), await sidecar.call(SLOTS)
+    assert (spoken(write), read.reason) == (PENDING, "rescue_timeout")
+    await until(lambda: ends == ["cut"], "the read was let go")
+    go.set()
+    await held_until_free(sidecar, "mcp")
+
+    assert ends == ["cut", "finished"]
 
 
 async def test_a_write_lingers_only_so_long(world: World) -> None:

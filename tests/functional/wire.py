@@ -255,6 +255,23 @@ def waits(event: asyncio.Event, then: Play) -> Play:
     return play
 
 
+def finishes(go: asyncio.Event, ends: list[str], *, first: bytes = b"", last: bytes = b"") -> Play:
+    """Run until told to end; `ends` hears whether it `finished` or was `cut` before."""
+
+    async def play(peer: Peer, _: Seen) -> bool:
+        await peer.send(first)
+        told, left = asyncio.ensure_future(go.wait()), asyncio.ensure_future(peer.left())
+        await asyncio.wait({told, left}, return_when=asyncio.FIRST_COMPLETED)
+        ends.append("cut" if left.done() else "finished")
+        told.cancel()
+        left.cancel()
+        await asyncio.gather(told, left, return_exceptions=True)
+        await peer.send(last)
+        return False
+
+    return play
+
+
 def in_turn(*plays: Play) -> Play:
     """One for each request; the last one for all that follow."""
     left = list(plays)
