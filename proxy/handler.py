@@ -40,6 +40,7 @@ from proxy.core.rescue import (
     combine,
     in_time,
     may_rescue,
+    rescue_reason,
     says_pending,
 )
 from proxy.core.routes import RouteId
@@ -136,6 +137,7 @@ class Handler:
                 raise
             x.code = limited.code
             return self._last_answer(line, call, x, Ran.NO)
+        line = self.line  # The splitter is of now, and may name arms that came with a reload.
         decision = self._decide(line, call, visit, wall_ms)
         x.decided, x.decided_by = decision.arm, decision.reason
         return await self._try_arms(line, call, self._plan(line, call, decision, x, wall_ms), x)
@@ -155,7 +157,9 @@ class Handler:
             if kind not in arm.backend.kinds:
                 raise Refused(501, "kind_not_taken", "No backend takes this kind of request.")
         other, terms = line.rescuer(arm.name, kind, wall_ms), line.tools.terms(call)
-        budget_ends = x.started + terms.budget
+        # Retell's patience with an event began with its first byte; a tool's body may be late.
+        began = x.started if kind in TIMED else self._clock.now()
+        budget_ends = began + terms.budget
         return Plan(arm, other, reason, terms, budget_ends, headers_for_arms(call, x))
 
     async def _try_arms(self, line: Line, call: Call, plan: Plan, x: Exchange) -> Reply:
@@ -169,9 +173,9 @@ class Handler:
         if plan.other is not None and self._may_rescue(line, call, plan, first):
             reply, second = await self._attempt(line, plan.other, call, plan, x, rescue=True)
             if reply is not None and second.delivers:
-                x.arm, x.reason = plan.other.name, Reason(f"rescue_{first.why}")
+                x.arm, x.reason = plan.other.name, rescue_reason(first)
                 x.outcome = "rescued"
-                self._watch.rescued(plan.arm.name, first.why or "")
+                self._watch.rescued(plan.arm.name, x.reason.removeprefix("rescue_"))
                 return reply
             ran = combine(ran, second.ran)
         return self._last_answer(line, call, x, ran)
@@ -302,7 +306,7 @@ class Handler:
         x.kind, x.reason = Kind.PASSTHROUGH, Reason.PASSTHROUGH
         headers = headers_for_arms(Call(x.kind, head), x)
         outbound = Outbound(head.method, head.target, head.end_to_end, body)
-        until = x.started + arm.timeout
+        until = self._clock.now() + arm.timeout
         try:
             reply = await arm.upstream.send(outbound, headers, deadline=until, buffer=0)
         except UpstreamFailed as failure:

@@ -17,7 +17,11 @@ from proxy.ports import Arm
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """Everything that rules decide.  An exchange sees one from beginning to end."""
+    """Everything that rules decide.
+
+    An exchange is screened by the one it met, and decided and answered by the one that is in force
+    once its body is here.
+    """
 
     edge: Edge
     ids: CallIds

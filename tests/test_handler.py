@@ -281,6 +281,16 @@ async def test_an_unknown_shape_goes_to_the_otherwise_arm_whatever_it_answers() 
     assert world.exchange.kind is Kind.OTHER
 
 
+async def test_an_unknown_shape_is_never_asked_elsewhere() -> None:
+    """Nobody knows what it does, so it has an arm's own time and no rescue, both ways or not."""
+    world = World(mcp_kinds=frozenset(Kind), webhook=Network(REFUSED), fallback={"both_ways": True})
+    began = world.clock.now()
+    assert (await world.ask({"odd": 1})).status == 503
+
+    assert world.deliveries == (0, 1)
+    assert world.webhook.seen[0][2] == began + 30.0
+
+
 async def test_a_business_no_is_relayed_and_harms_nobody() -> None:
     world = World(mcp=Network((200, b'{"success":false,"message":"slot taken"}')))
     for _ in range(6):
@@ -552,6 +562,34 @@ async def test_the_first_attempt_leaves_the_rescue_its_time() -> None:
     assert world.webhook.seen[0][2] == began + 30.0
 
 
+class Late(FakeIncoming):
+    """Its body takes a minute."""
+
+    def __init__(self, clock: FakeClock, **options: Any) -> None:
+        super().__init__(**options)
+        self._clock = clock
+
+    async def read(self, limit: int, deadline: float) -> bytes:
+        self._clock.advance(60.0)
+        return await super().read(limit, deadline)
+
+
+async def test_a_body_that_came_slowly_has_used_up_nobodys_budget() -> None:
+    """Else a long transcript on a thin line would leave no arm any time at all."""
+    world = World(mcp=Network(REFUSED))
+    reply = await world.handler.handle(Late(world.clock, body=orjson.dumps(BOOK)))
+
+    assert header(reply, b"x-callsplit-reason") == [b"rescue_connect"]
+    assert world.mcp.seen[0][2] > world.clock.now()
+
+
+async def test_an_upload_that_came_slowly_is_passed_through_in_the_arms_own_time() -> None:
+    world = World(passthrough=True)
+    await world.handler.handle(Late(world.clock, target="/upload", body=b"x"))
+
+    assert world.webhook.seen[0][2] == world.clock.now() + 30.0
+
+
 async def test_a_budget_of_events_bounds_every_attempt() -> None:
     world = World(percent=0)
     began = world.clock.now()
@@ -631,6 +669,16 @@ async def test_a_backend_that_crashes_costs_a_sentence_not_a_stack() -> None:
     assert ("crashed", "backend mcp") in [
         (what, value[0] if isinstance(value, tuple) else value) for what, value in world.watch.told
     ]
+
+
+async def test_a_backend_that_fails_for_a_reason_of_its_own_is_rescued_like_any_other() -> None:
+    """The rescue has run by then: to stumble over its name would lose the answer."""
+    world = World(mcp=Network(UpstreamFailed("quota", "used up", sent=False)))
+    reply = await world.ask(BOOK)
+
+    assert (reply.status, reply.body) == GOOD
+    assert header(reply, b"x-callsplit-reason") == [b"rescue_body"]
+    assert ("rescued", ("mcp", "body")) in world.watch.told
 
 
 async def test_a_backend_in_process_is_bounded_in_time_and_not_cut_short() -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from proxy.core.model import Effect, Kind, Ran, Verdict
+from proxy.core.model import Effect, Kind, Ran, Reason, Verdict
 
 SLACK = 0.1
 """Seconds by which deadlines, swept coarsely, and a busy loop may be late."""
 
 _DOUBT = {Ran.NO: 0, Ran.UNKNOWN: 1, Ran.YES: 2}
 _UNHARMED_BY_REPEATS = frozenset({Kind.EVENT, Kind.INBOUND})
+_REASONS = {reason.partition("_")[2]: reason for reason in Reason if reason.startswith("rescue_")}
 
 
 def coverable(
@@ -17,9 +18,10 @@ def coverable(
     """The kinds for which the opposite of `arm` may ever answer instead of it.
 
     From any arm to `otherwise`; the reverse only with `both_ways`, and while `way_back` says so.
-    `takes` holds the kinds that the opposite arm can take.
+    `takes` holds the kinds that the opposite arm can take.  An unknown shape stays where it is:
+    nobody knows what it does.
     """
-    return takes if enabled and (arm != otherwise or both_ways) else frozenset()
+    return takes - {Kind.OTHER} if enabled and (arm != otherwise or both_ways) else frozenset()
 
 
 def way_back(*, percent: float, cap: float, kill: bool) -> bool:
@@ -32,6 +34,11 @@ def may_rescue(verdict: Verdict, effect: Effect, kind: Kind) -> bool:
     if verdict.delivers or not verdict.rescuable:
         return False
     return verdict.ran is Ran.NO or is_safe(effect, kind)
+
+
+def rescue_reason(verdict: Verdict) -> Reason:
+    """Why another arm answered; a user's backend may fail for reasons that have no name here."""
+    return _REASONS.get(verdict.why or "", Reason.RESCUE_BODY)
 
 
 def is_safe(effect: Effect, kind: Kind) -> bool:

@@ -18,6 +18,7 @@ from proxy.core.rescue import (
     in_time,
     is_safe,
     may_rescue,
+    rescue_reason,
     says_pending,
     way_back,
 )
@@ -189,3 +190,13 @@ def test_the_last_answer_warns_only_of_what_may_have_changed_something() -> None
     warned = {(r, e) for r, e in product(Ran, Effect) if says_pending(r, e)}
 
     assert warned == set(product((Ran.UNKNOWN, Ran.YES), (Effect.WRITE, Effect.IDEMPOTENT)))
+
+
+@pytest.mark.parametrize("why", ["open", "full", "connect", "timeout", "reset", "status", "config"])
+def test_a_rescue_is_named_by_what_failed(why: str) -> None:
+    assert rescue_reason(Verdict("failed", Ran.NO, Counts.FAILURE, why)) == f"rescue_{why}"
+
+
+def test_a_rescue_after_a_failure_without_a_name_of_ours_has_one_all_the_same() -> None:
+    """Reasons are a closed set: they are labels."""
+    assert rescue_reason(Verdict("failed", Ran.NO, Counts.FAILURE, "quota")) == "rescue_body"

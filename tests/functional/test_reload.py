@@ -198,6 +198,24 @@ async def test_a_live_call_stays_on_an_arm_that_leaves_the_split(
         assert (heir.arm, heir.reason) == ("mcp2", "recorded")
 
 
+async def test_an_arm_is_renamed_while_a_body_is_on_its_way(world: World) -> None:
+    """Calls on record move with their arm at once, also those whose request had begun before."""
+    sidecar = await world.sidecar()
+    assert (await sidecar.call(BOOK)).arm == "mcp"
+    client = await sidecar.connect()
+    raw = request("POST", "/retell", function(BOOK))
+    await client.send(raw[:-1])
+    await until(lambda: sidecar.app.handler.inflight == 1)
+
+    renamed = world.rules(split={"to": "fresh"})
+    renamed["backends"]["fresh"] = renamed["backends"].pop("mcp")
+    await sidecar.write(renamed)
+    await client.send(raw[-1:])
+    answer = await client.answer()
+
+    assert (answer.status, answer.arm, answer.reason) == (200, "fresh", "recorded")
+
+
 async def test_a_change_that_says_nothing_new_disturbs_nothing(world: World) -> None:
     sidecar = await world.sidecar()
     await sidecar.call(SLOTS)
