@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-
-from msgspec import Struct
+from msgspec import Struct, field
 
 from proxy.core.model import Kind, Reason, Verdict
 
@@ -18,8 +16,7 @@ class Attempt(Struct, frozen=True, gc=False):
     status: int = 0  # the arm's own status; 0 if it gave none
 
 
-@dataclass(slots=True)
-class Exchange:
+class Exchange(Struct, gc=False):
     """What is told of one request in metrics and in its access line.
 
     Times are clock seconds.  `arm` is who answered, `none` if nobody did.  `outcome`, a closed set:

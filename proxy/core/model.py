@@ -1,11 +1,16 @@
-"""The values that travel along a request's path."""
+"""The values that travel along a request's path.
+
+Those made anew for every request are structs, whose making is C's work.
+"""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import TypeAlias
+
+from msgspec import Struct, field
 
 Headers: TypeAlias = list[tuple[bytes, bytes]]
 """Header fields in wire order, names and values as they stood on the wire."""
@@ -102,16 +107,14 @@ class Verdict:
         return self.why is None
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(Struct, frozen=True, gc=False):
     """The arm for one request and why."""
 
     arm: str
     reason: Reason
 
 
-@dataclass(slots=True)
-class Head:
+class Head(Struct, gc=False):
     """A request's head after the guards: every byte in it may go upstream.
 
     `path` and `query` are as on the wire, still percent-encoded.  `named` maps lower-case
@@ -133,8 +136,7 @@ class Head:
     repeated: frozenset[bytes] = frozenset()
 
 
-@dataclass(slots=True)
-class Call:
+class Call(Struct, gc=False):
     """One request of a call, recognised.  What a backend is asked to answer.
 
     `id` is None if no usable call ID was found.  `start_ms` is the call's own start,
@@ -156,8 +158,7 @@ class Call:
     signed: bool = False  # the edge verified Retell's signature over `body`
 
 
-@dataclass(slots=True)
-class Outbound:
+class Outbound(Struct, gc=False):
     """A request that a backend wants sent to its upstream.
 
     `target` is the request target in origin form (path and query).  Framing, Host and the
@@ -173,8 +174,7 @@ class Outbound:
     whole: bool = False
 
 
-@dataclass(slots=True)
-class Reply:
+class Reply(Struct):
     """An answer, from an upstream or made here.
 
     `headers` carry no framing and no hop-by-hop field.  `body` is whole, or an async
