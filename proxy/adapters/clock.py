@@ -1,17 +1,19 @@
-"""What time is it?  The loop's own seconds, and the wall's."""
+"""What time is it?  Seconds that never go back, and the wall's."""
 
 from __future__ import annotations
 
-import asyncio
 import time
 
 
 class LoopClock:
-    """Fits the `Clock` port; made inside a running loop, whose timers count the same seconds."""
+    """Fits the `Clock` port.
 
-    def __init__(self) -> None:
-        self.now = asyncio.get_running_loop().time
-        """Seconds that never go back.  The loop's own method: it is asked many times per call."""
+    The loop's timers count the same seconds (CLOCK_MONOTONIC), but uvloop tells them in whole
+    milliseconds, as of the beginning of its turn: too coarse for durations of half of one.
+    """
+
+    now = staticmethod(time.monotonic)
+    """Seconds that never go back.  A plain C function: it is asked many times per call."""
 
     def wall_ms(self) -> int:
         """Milliseconds since 1970, UTC."""
