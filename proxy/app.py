@@ -26,6 +26,8 @@ from proxy.core.exchange import Exchange
 from proxy.core.health import HealthConfig
 from proxy.core.model import Kind, Reply
 from proxy.core.rules import Address, Rules
+from proxy.core.rules.admission import start_warnings
+from proxy.core.rules.fault_text import headline
 from proxy.core.rules.parse import parse_address
 from proxy.errors import Fault, Refused, RulesError, SettingsError
 from proxy.handler import Handler
@@ -196,13 +198,15 @@ class App:
         for name, arm in line.arms.items():
             self.metrics.show_breaker(name, arm.breaker.state)
         self.probes.use(self._probed(rules, arm) for arm in line.arms.values())
-        for warning in loaded.warnings:
-            self.log.warning("rules_warned", message=warning.message, line=warning.line)
+        condition.warnings = [described(warning) for warning in loaded.warnings]
+        condition.warnings += start_warnings(rules, self._settings.has_secret)
+        for warning in condition.warnings:
+            self.log.warning("rules_warned", message=warning)
         self.log.info("rules_loaded", digest=loaded.digest, path=str(loaded.path))
 
     def _refuse(self, error: RulesError) -> None:
         """A rules file that cannot be used: the last good one stays, and everybody can see it."""
-        faults = [describe(fault) for fault in error.faults]
+        faults = [described(fault) for fault in error.faults]
         self.condition.fault = "; ".join(faults)
         self.metrics.reload_success.set(0)
         self.log.error("rules_refused", faults=faults)
@@ -332,8 +336,6 @@ def flag(name: str, value: str) -> Address:
         raise SettingsError(f"{name}: {fault}") from fault
 
 
-def describe(fault: Fault) -> str:
+def described(fault: Fault) -> str:
     """One fault on one line; the source line stays away, it may hold a secret."""
-    place = f"{fault.file}:{fault.line}:{fault.column}: " if fault.line else ""
-    hint = f" ({fault.hint})" if fault.hint else ""
-    return f"{place}{fault.message}{hint}"
+    return headline(fault) + (f" ({fault.hint})" if fault.hint else "")

@@ -21,6 +21,7 @@ from proxy.core.breaker_values import State
 from proxy.core.example import example_call
 from proxy.core.explain import explain
 from proxy.core.guide_health import ArmHealth, health_reply
+from proxy.core.health import ProbeResult
 from proxy.core.model import Reply
 from proxy.handler import Handler
 from proxy.wiring import Wiring
@@ -41,6 +42,7 @@ class Condition:
     started_ms: int
     reasons: list[str] = field(default_factory=lambda: ["starting"])  # why not ready
     fault: str | None = None  # why the newest rules file is not in force
+    warnings: list[str] = field(default_factory=list)  # what is worth a look in those in force
 
 
 class SidecarOperations:
@@ -95,7 +97,7 @@ class SidecarOperations:
                 "path": str(condition.loaded.path),
                 "digest": condition.loaded.digest,
                 "taken_at": stamp(condition.taken_ms),
-                "warnings": [fault.message for fault in condition.loaded.warnings],
+                "warnings": condition.warnings,
                 "fault": condition.fault,
             },
             "state": condition.loaded.rules.state,
@@ -154,12 +156,27 @@ class SidecarOperations:
             "handler": rules.handler,
             "url": rules.url,
             "breaker": self._breaker(name),
-            "health": asdict(result) if result else None,
+            "health": self._health(result) if result else None,
             "live_calls": live,
             "busy": upstream.busy,
             "idle": upstream.idle,
             "opened_total": upstream.opened_total,
         }
 
+    def _health(self, result: ProbeResult) -> dict[str, Any]:
+        return {
+            "ok": result.ok,
+            "at": stamp(result.at_wall_ms),
+            "ms": round(result.ms, 2),
+            "detail": result.detail,
+        }
+
     def _breaker(self, name: str) -> dict[str, Any]:
-        return asdict(self._handler.line.arms[name].breaker.snapshot(self._clock.now()))
+        """Its snapshot; times as people read them, not as our clock counts them."""
+        now = self._clock.now()
+        shown = asdict(self._handler.line.arms[name].breaker.snapshot(now))
+        if (left := shown["reopens_in"]) is not None:
+            shown["reopens_in"] = round(left, 1)
+        if (last := shown["last"]) is not None:
+            last["at"] = stamp(self._clock.wall_ms() - round((now - last["at"]) * 1000))
+        return shown

@@ -14,7 +14,7 @@ import pytest
 
 from proxy.adapters.logs import configure
 from proxy.adapters.rules_file import load_rules
-from proxy.app import App, describe, fixed_at_start, with_flags
+from proxy.app import App, described, fixed_at_start, with_flags
 from proxy.core.rules import Rules
 from proxy.errors import Fault, RulesError, SettingsError
 from proxy.settings import load_settings
@@ -141,9 +141,25 @@ async def test_a_key_that_needs_a_restart_is_named(
 
 
 async def test_warnings_of_the_rules_are_logged(make: Make, stream: io.StringIO) -> None:
-    await make(RULES.replace("effect: read", "effect: read, invalidates: [nothing_known]"))
+    app = await make(RULES.replace("effect: read", "effect: read, invalidates: [nothing_known]"))
+    (warned,) = events(stream, "rules_warned")
 
-    assert "nothing_known" in events(stream, "rules_warned")[0]["message"]
+    assert "nothing_known" in warned["message"]
+    assert "rules.yaml:" in warned["message"]
+    assert app.operations.status()["rules"]["warnings"] == [warned["message"]]
+
+
+async def test_a_share_that_strangers_could_aim_at_is_warned_about_with_each_load(
+    make: Make, stream: io.StringIO
+) -> None:
+    """`rules check` says the same: whoever skipped it reads it in the log."""
+    app = await make(RULES.replace("percent: 0", "percent: 25"))
+    app.reload()
+    await until(lambda: len(events(stream, "rules_loaded")) == 2)
+
+    warned = [event["message"] for event in events(stream, "rules_warned")]
+    assert len(warned) == 2
+    assert all("split.salt" in message for message in warned)
 
 
 async def test_draining_tells_the_balancer_before_it_closes(make: Make) -> None:
@@ -242,10 +258,19 @@ async def test_without_an_access_log_nothing_is_written(make: Make) -> None:
 
 
 def test_a_fault_is_described_without_its_source_line() -> None:
-    fault = Fault("bad", file="r.yaml", line=3, column=7, source="token: s3cret", hint="use env:")
+    fault = Fault(
+        "bad",
+        file="r.yaml",
+        line=3,
+        column=7,
+        path="auth.tokens.0",
+        source="s3cret",
+        hint="use env:",
+    )
 
-    assert describe(fault) == "r.yaml:3:7: bad (use env:)"
-    assert describe(Fault("bad")) == "bad"
+    assert described(fault) == "r.yaml:3:7: auth.tokens.0: bad (use env:)"
+    assert described(Fault("is gone", file="r.yaml")) == "r.yaml: is gone"
+    assert described(Fault("bad")) == "bad"
 
 
 def test_flags_change_nothing_that_they_do_not_name() -> None:

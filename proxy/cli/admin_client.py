@@ -31,12 +31,8 @@ class Admin:
     """A few requests to one sidecar."""
 
     def __init__(self, url: str, token: str = "", *, timeout: float = TIMEOUT) -> None:
-        parts = urlsplit(url if "://" in url else f"http://{url}")
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            fail(f"{url!r} is no address; expected something like {DEFAULT}", USAGE)
+        self._secure, self._host, self._port = _address(url)
         self.url = url
-        self._secure = parts.scheme == "https"
-        self._host, self._port = parts.hostname, parts.port
         self._token = token
         self._timeout = timeout
 
@@ -53,7 +49,8 @@ class Admin:
             answer = connection.getresponse()
             text = answer.read()
         except (OSError, http.client.HTTPException) as error:
-            raise Unreachable(f"{self.url}: {error or type(error).__name__}") from error
+            why = getattr(error, "strerror", None) or error or type(error).__name__
+            raise Unreachable(f"{self.url}: {str(why).lower()}") from error
         finally:
             connection.close()
         try:
@@ -75,8 +72,29 @@ class Admin:
         except Unreachable as gone:
             fail(f"no sidecar answers at {gone}; is it running? --admin names another address")
         if status == 401:
-            fail("the admin wants its token: set CALLSPLIT_ADMIN_TOKEN")
+            fail(f"{self.url} wants its admin token: set CALLSPLIT_ADMIN_TOKEN")
         if status >= 400:
-            error = value.get("error", {}) if isinstance(value, dict) else {}
-            fail(error.get("message") or f"the admin answered {status}")
+            fail(f"{self.url} answered {status}: {_said(value)}")
+        if not isinstance(value, dict):
+            fail(f"{self.url} answered something else: is it the admin listener?")
         return value
+
+
+def _address(url: str) -> tuple[bool, str, int | None]:
+    """Whether it is https, host and port."""
+    try:
+        parts = urlsplit(url if "://" in url else f"http://{url}")
+        scheme, host, port = parts.scheme, parts.hostname, parts.port
+    except ValueError:
+        scheme, host, port = "", None, None
+    if scheme not in ("http", "https") or not host:
+        fail(f"{url!r} is no address; expected something like {DEFAULT}", USAGE)
+    return scheme == "https", host, port
+
+
+def _said(value: Any) -> str:
+    """The admin's own words, and no others: a stranger's could hold anything."""
+    error = value.get("error") if isinstance(value, dict) else None
+    if not isinstance(error, dict) or error.get("code") in (None, "not_found"):
+        return "is it the admin listener? --admin names another address"
+    return str(error.get("message"))

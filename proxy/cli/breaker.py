@@ -13,7 +13,7 @@ breaker_app = typer.Typer(help="Breakers of the running sidecar.", no_args_is_he
 ARM = typer.Argument(help="The arm, as named in the rules.")
 
 SERVICE = typer.Option("", "--service", help="Only this arm.")
-REASON = typer.Option("", "--reason", help="Why; goes into the audit.")
+REASON = typer.Option("", "--reason", help="Why; goes into the log.")
 
 
 def describe(state: dict[str, Any]) -> str:
@@ -25,9 +25,15 @@ def describe(state: dict[str, Any]) -> str:
 def rows(breakers: dict[str, Any]) -> list[list[object]]:
     """One row an arm."""
     return [
-        [arm, describe(state), state["failures"], (state.get("last") or {}).get("why", "")]
+        [arm, describe(state), state["failures"], last_change(state)]
         for arm, state in breakers.items()
     ]
+
+
+def last_change(state: dict[str, Any]) -> str:
+    """Why and when a breaker came to stand as it does; empty if it never changed."""
+    last = state.get("last")
+    return f"{last['why']}, {last['at']}" if last else ""
 
 
 @breaker_app.command()

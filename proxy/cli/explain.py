@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from proxy.adapters.rules_file import LoadedRules
     from proxy.settings import Settings
 
+BY_NATURE = frozenset({"event", "inbound", "alert"})
+"""Kinds that not every arm takes: then the call's arm is not the request's."""
+
 MAX_BODY = 256 * 1024
 """Bytes; the admin takes no more either."""
 
@@ -175,6 +178,8 @@ def _facts(page: dict[str, Any]) -> list[tuple[str, str]]:
         ("arm", page["arm"]),
         ("reason", f"{page['reason']}: {page['because']}"),
     ]
+    if page["kind"] in BY_NATURE:
+        facts.append(("but", f"this {page['kind']} itself goes to an arm that takes such requests"))
     if page["hashed"] is not None:
         hashed, fraction, joins_at = page["hashed"], page["fraction"], page["joins_at"]
         facts += [

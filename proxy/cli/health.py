@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import typer
 
 from proxy.cli.admin_client import ADMIN, TOKEN, Admin, Unreachable
+from proxy.cli.breaker import describe, last_change
 from proxy.cli.output import FORMAT, Format, emit, print_table
 
 HEALTHY, WARNING, CRITICAL = 0, 1, 2
+WELL = frozenset({"yes", "in force", "closed", "forced_closed", "metrics_only"})
 
 
 def health(
@@ -41,19 +44,27 @@ def _check(sidecar: Admin, *, live: bool) -> tuple[int, list[tuple[str, str, str
     reasons = page.get("reasons", []) if isinstance(page, dict) else []
     if status != 200:
         return CRITICAL, [("ready", "no", ", ".join(reasons) or f"the admin answered {status}")]
-    return _arms(sidecar)
+    return _ready(sidecar.get("/status"))
 
 
 def _odd(status: int) -> tuple[int, list[tuple[str, str, str]]]:
     return CRITICAL, [("process", f"answered {status}", "is this the admin listener?")]
 
 
-def _arms(sidecar: Admin) -> tuple[int, list[tuple[str, str, str]]]:
-    """Ready; an arm that is not well is a warning, because the other one answers."""
-    checks, code = [("ready", "yes", "")], HEALTHY
-    for arm, state in sidecar.get("/breakers").items():
-        well = state["state"] in ("closed", "forced_closed", "metrics_only")
-        hint = "" if well else f"callsplit breaker status; its last change: {state['last']}"
-        checks.append((f"breaker {arm}", state["state"], hint))
-        code = code if well else WARNING
-    return code, checks
+def _ready(page: dict[str, Any]) -> tuple[int, list[tuple[str, str, str]]]:
+    """Ready; what is not well beyond that is a warning, because somebody answers all the same."""
+    fault = page["rules"]["fault"]
+    checks = [("ready", "yes", ""), ("rules", "not taken" if fault else "in force", fault or "")]
+    for arm, state in page["arms"].items():
+        breaker, probed = state["breaker"], state["health"]
+        checks.append((f"breaker {arm}", describe(breaker), _advice(arm, breaker)))
+        if probed is not None and not probed["ok"]:
+            checks.append((f"probe of {arm}", "unwell", f"{probed['detail']}, {probed['at']}"))
+    well = all(result in WELL for _, result, _ in checks)
+    return (HEALTHY if well else WARNING), checks
+
+
+def _advice(arm: str, breaker: dict[str, Any]) -> str:
+    if breaker["state"] == "forced_open":
+        return f"by an operator; `callsplit breaker reset {arm}` lets it work again"
+    return "" if breaker["state"] in WELL else last_change(breaker)

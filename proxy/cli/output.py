@@ -13,6 +13,10 @@ FINE, PROBLEM, USAGE = 0, 1, 2
 """Exit codes of every command, unless its help says otherwise."""
 
 
+WIDE = 10_000
+"""Columns of a pipe or a file: rows are not wrapped there, so that they can be searched."""
+
+
 class Format(StrEnum):
     """Forms of a command's data."""
 
@@ -40,15 +44,28 @@ def emit(value: Any, form: Format, table: Callable[[], None]) -> None:
 
 
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """A table on stdout; plain enough to read without colour."""
+    """A table on stdout; plain enough to read without colour, and no cell is ever cut off.
+
+    Columns without any name have no header.
+    """
     from rich import box
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column, Table
+    from rich.text import Text
 
-    shown = Table(*columns, title=title or None, title_justify="left", box=box.SIMPLE_HEAD)
+    shown = Table(
+        *(Column(name, overflow="fold") for name in columns),
+        box=box.SIMPLE_HEAD,
+        show_header=any(columns),
+    )
     for row in rows:
-        shown.add_row(*("" if cell is None else str(cell) for cell in row))
-    Console(soft_wrap=not sys.stdout.isatty()).print(shown)
+        shown.add_row(*(Text("" if cell is None else str(cell)) for cell in row))
+    console = Console()
+    if not console.is_terminal:
+        console.width = WIDE
+    if title:
+        console.print(Text(title))
+    console.print(shown)
 
 
 def say(text: str) -> None:

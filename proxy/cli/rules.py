@@ -15,9 +15,7 @@ if TYPE_CHECKING:
     from proxy.adapters.rules_file import LoadedRules
     from proxy.settings import Settings
 
-rules_app = typer.Typer(
-    name="rules", help="Check, show and explain the rules file.", no_args_is_help=True
-)
+rules_app = typer.Typer(name="rules", help="Check and show the rules file.", no_args_is_help=True)
 
 
 class Form(StrEnum):

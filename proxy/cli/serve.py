@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
@@ -67,6 +68,16 @@ def run(loaded: LoadedRules, settings: Settings) -> int:
         return runner.run(_serve(loaded, settings))
 
 
+def cannot_listen(error: OSError) -> str:
+    """What failed, where, and the way out.  The loop names the address in its own error."""
+    why = error.strerror or str(error)
+    hint = "is another process there? " if error.errno == errno.EADDRINUSE else ""
+    return (
+        f"cannot listen: {why}; {hint}listen.address and admin.address, or --listen and "
+        "--admin-listen, name other addresses"
+    )
+
+
 async def _serve(loaded: LoadedRules, settings: Settings) -> int:
     import asyncio
     import gc
@@ -86,7 +97,7 @@ async def _serve(loaded: LoadedRules, settings: Settings) -> int:
         await app.start()
     except OSError as error:
         await app.aclose()
-        fail(f"cannot listen: {error.strerror or error}; is another process there?", USAGE)
+        fail(cannot_listen(error), USAGE)
     gc.collect()
     gc.freeze()  # what start-up made stays: without it each full collection walks it, up to 45 ms
     await stop.wait()

@@ -20,26 +20,27 @@ def _print(page: dict[str, Any]) -> None:
     facts = [
         ("share", f"{split['percent']:g} % to {split['to']}, the rest to {split['otherwise']}"),
         ("cap", f"{split['cap']:g} %"),
-        ("kill switch", "ON: nobody new reaches " + split["to"] if split["kill_switch"] else "off"),
+        ("kill switch", "ON: no call reaches " + split["to"] if split["kill_switch"] else "off"),
         ("last 5 minutes", f"{split['actual_percent']:.1f} % of the tool calls to {split['to']}"),
         ("in flight", page["inflight"]),
         ("connections", page["connections"]),
         ("rules", f"{rules['digest']} from {rules['path']}, taken {rules['taken_at']}"),
         ("last reload", rules["fault"] or "fine"),
+        *(("warning", warning) for warning in rules["warnings"]),
         ("state", page["state"]),
         ("up since", page["started_at"]),
     ]
     print_table(f"callsplit {page['version']}", ("", ""), facts)
     arms = [
-        [name, arm["handler"], arm["url"], describe(arm["breaker"]), _health(arm["health"]),
-         arm["live_calls"], arm["busy"], arm["idle"]]
+        [name, describe(arm["breaker"]), _health(arm["health"]), arm["live_calls"], arm["busy"],
+         arm["idle"], arm["url"] or arm["handler"]]
         for name, arm in page["arms"].items()
     ]  # fmt: skip
-    columns = ("arm", "handler", "url", "breaker", "health", "live calls", "busy", "idle")
+    columns = ("arm", "breaker", "health", "live calls", "busy", "idle", "where")
     print_table("", columns, arms)
 
 
 def _health(result: dict[str, Any] | None) -> str:
     if result is None:
         return "not probed"
-    return "well" if result["ok"] else f"unwell: {result['detail']}"
+    return f"well {result['at']}" if result["ok"] else f"unwell {result['at']}: {result['detail']}"

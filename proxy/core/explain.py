@@ -68,6 +68,7 @@ class Explanation:
     """
 
     call_id: str | None
+    kind: str
     arm: str
     reason: str
     because: str
@@ -102,6 +103,7 @@ def explain(
     judged_by, judged_ms = _moment(splitter.history, call, look, wall_ms)
     return Explanation(
         call_id=call.id,
+        kind=call.kind.value,
         arm=look.decision.arm,
         reason=look.decision.reason.value,
         because=_because(look, hashed),
@@ -140,7 +142,7 @@ def _because(look: Look, hashed: int | None) -> str:
 _PLAIN = {
     Reason.KILL_SWITCH: "the kill switch is on, or was when this call was decided",
     Reason.FORCED: "a holder of the force token named this arm",
-    Reason.NO_CALL_ID: "the request carries no call ID",
+    Reason.NO_CALL_ID: "the request carries no usable call ID (a placeholder is none)",
 }
 
 

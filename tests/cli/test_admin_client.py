@@ -27,7 +27,9 @@ def test_a_text_answer_is_given_as_text() -> None:
         assert Admin(admin.url).ask("GET", "/metrics") == (200, "up 1\n")
 
 
-@pytest.mark.parametrize("url", ["ftp://x", "http://", "nonsense://"])
+@pytest.mark.parametrize(
+    "url", ["ftp://x", "http://", "nonsense://", "http://127.0.0.1:99999", "http://[::1"]
+)
 def test_what_is_no_address_is_a_usage_error(url: str) -> None:
     with pytest.raises(typer.Exit) as end:
         Admin(url)
@@ -43,15 +45,17 @@ def test_nobody_there_is_said_with_the_way_out(capsys: pytest.CaptureFixture[str
         Admin(url).ask("GET", "/live")
     with pytest.raises(typer.Exit):
         Admin(url).get("/status")
-    assert "is it running?" in capsys.readouterr().err
+    assert "connection refused; is it running?" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     ("status", "body", "said"),
     [
         (401, {}, "CALLSPLIT_ADMIN_TOKEN"),
-        (404, {"error": {"message": "No arm has this name."}}, "No arm has this name."),
+        (404, {"error": {"code": "unknown_arm", "message": "No such arm."}}, "No such arm."),
+        (404, {"error": {"code": "not_found", "message": "x"}}, "is it the admin listener?"),
         (500, b"oops", "answered 500"),
+        (200, b"<html>", "is it the admin listener?"),
     ],
 )
 def test_a_refusal_is_passed_on_in_words(

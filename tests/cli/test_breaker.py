@@ -10,7 +10,8 @@ from tests.fakes import FakeAdmin
 
 BREAKERS = {
     "mcp": {
-        "state": "open", "failures": 5, "reopens_in": 41.6, "last": {"why": "failures"},
+        "state": "open", "failures": 5, "reopens_in": 41.6,
+        "last": {"why": "failures", "at": "noon"},
     },
     "webhook": {"state": "closed", "failures": 0, "reopens_in": None, "last": None},
 }  # fmt: skip
@@ -27,6 +28,7 @@ def test_status_tells_every_arm_in_words(runner: CliRunner) -> None:
 
     assert result.exit_code == 0
     assert "open for 42 s more" in result.stdout
+    assert "failures, noon" in result.stdout
     assert "webhook" in result.stdout
 
 

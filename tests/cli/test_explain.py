@@ -199,6 +199,7 @@ def test_faulty_rules_are_told_on_stderr(rules: Path) -> None:
 
 RUNNING: dict[str, Any] = {
     "call_id": "call_a",
+    "kind": "function",
     "arm": "mcp",
     "reason": "recorded",
     "because": "decided before, by share, and on record",

@@ -10,12 +10,24 @@ from proxy.cli.health import health
 from tests.fakes import FakeAdmin
 
 CLOSED = {"state": "closed", "last": None}
-OPEN = {"state": "open", "last": {"why": "failures"}}
+OPEN = {"state": "open", "reopens_in": 41.6, "last": {"why": "failures", "at": "noon"}}
+FORCED = {"state": "forced_open", "last": {"why": "operator", "at": "noon"}}
+UNWELL = {"ok": False, "at": "noon", "detail": "connect: connection refused"}
 READY: dict[str, tuple[int, Any]] = {
     "/live": (200, {"live": True}),
     "/ready": (200, {"ready": True, "reasons": []}),
-    "/breakers": (200, {"mcp": CLOSED, "webhook": CLOSED}),
+    "/status": (200, {}),
 }
+
+
+def ready(
+    mcp: dict[str, Any] = CLOSED, *, health: Any = None, fault: str | None = None
+) -> dict[str, tuple[int, Any]]:
+    arms = {
+        "mcp": {"breaker": mcp, "health": health},
+        "webhook": {"breaker": CLOSED, "health": {**UNWELL, "ok": True}},
+    }
+    return {**READY, "/status": (200, {"rules": {"fault": fault}, "arms": arms})}
 
 
 def run(pages: dict[str, tuple[int, Any]], *arguments: str) -> Result:
@@ -26,17 +38,40 @@ def run(pages: dict[str, tuple[int, Any]], *arguments: str) -> Result:
 
 
 def test_healthy_is_exit_0() -> None:
-    result = run(READY)
+    result = run(ready())
 
     assert result.exit_code == 0
+    assert "in force" in result.stdout
     assert "breaker webhook" in result.stdout
 
 
 def test_an_open_breaker_is_a_warning_because_the_other_arm_answers() -> None:
-    result = run({**READY, "/breakers": (200, {"mcp": OPEN, "webhook": CLOSED})})
+    result = run(ready(OPEN))
 
     assert result.exit_code == 1
-    assert "callsplit breaker status" in result.stdout
+    assert "open for 42 s more" in result.stdout
+    assert "failures, noon" in result.stdout
+
+
+def test_an_operators_own_breaker_is_a_warning_with_the_way_back() -> None:
+    result = run(ready(FORCED))
+
+    assert result.exit_code == 1
+    assert "callsplit breaker reset mcp" in result.stdout
+
+
+def test_an_arm_whose_probes_fail_is_a_warning_with_the_cause() -> None:
+    result = run(ready(health=UNWELL))
+
+    assert result.exit_code == 1
+    assert "connection refused, noon" in result.stdout
+
+
+def test_rules_that_were_refused_are_a_warning_with_the_fault() -> None:
+    result = run(ready(fault="rules.yaml:4:18: split.percent: must lie between 0 and 100"))
+
+    assert result.exit_code == 1
+    assert "rules.yaml:4:18" in result.stdout
 
 
 def test_not_ready_is_critical_with_the_reason() -> None:
@@ -65,7 +100,7 @@ def test_nobody_there_is_critical_and_says_how_to_start_it() -> None:
 
 
 def test_waiting_ends_as_soon_as_it_is_ready() -> None:
-    assert run(READY, "--wait", "30").exit_code == 0
+    assert run(ready(), "--wait", "30").exit_code == 0
 
 
 def test_waiting_gives_up_in_the_end() -> None:

@@ -28,6 +28,37 @@ def test_a_table_is_printed_for_people(capsys: pytest.CaptureFixture[str]) -> No
     assert "None" not in out
 
 
+def test_columns_without_names_have_no_header(capsys: pytest.CaptureFixture[str]) -> None:
+    print_table("", ("", ""), [("share", "25 %")])
+
+    assert capsys.readouterr().out.split() == ["share", "25", "%"]
+
+
+def test_a_pipe_gets_whole_rows(capsys: pytest.CaptureFixture[str]) -> None:
+    """So that `callsplit status | grep` finds what it looks for."""
+    print_table("", ("arm", "where"), [("mcp", "http://mcp.test/" + 300 * "x")])
+
+    assert "http://mcp.test/" + 300 * "x" in capsys.readouterr().out
+
+
+def test_a_narrow_terminal_folds_cells_and_cuts_none(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "40")
+    print_table("", ("arm", "where"), [("mcp", 30 * "abcd")])
+    out = capsys.readouterr().out
+
+    assert "…" not in out
+    assert out.count("abcd") + out.count("abc ") > 20
+
+
+def test_square_brackets_are_text(capsys: pytest.CaptureFixture[str]) -> None:
+    print_table("", ("where",), [("http://[::1]:80 [mcp]",)])
+
+    assert "http://[::1]:80 [mcp]" in capsys.readouterr().out
+
+
 def test_talk_goes_to_stderr(capsys: pytest.CaptureFixture[str]) -> None:
     say("working ...")
 

@@ -131,6 +131,8 @@ def test_a_taken_address_is_exit_2_and_says_so(process: Process, rules: Path) ->
 
     assert code == 2
     assert "is another process there?" in said
+    assert address.rpartition(":")[2] in said
+    assert "--listen" in said
 
 
 def test_a_bad_address_is_exit_2(rules: Path) -> None:

@@ -19,16 +19,24 @@ PAGE: dict[str, Any] = {
     "inflight": 3,
     "connections": 7,
     "state": "memory",
-    "rules": {"digest": "ab12", "path": "rules/rules.yaml", "taken_at": "now", "fault": None},
+    "rules": {
+        "digest": "ab12", "path": "rules/rules.yaml", "taken_at": "now", "fault": None,
+        "warnings": ["split.salt: no secret is set"],
+    },
     "arms": {
         "mcp": {
             "handler": "mcp", "url": "http://mcp.test", "live_calls": 4, "busy": 1, "idle": 2,
-            "health": {"ok": False, "detail": "refused"},
+            "health": {"ok": False, "at": "noon", "detail": "refused"},
             "breaker": {"state": "closed", "reopens_in": None},
         },
         "webhook": {
             "handler": "webhook", "url": "http://127.0.0.1:8000/hook", "live_calls": 9, "busy": 0,
             "idle": 1, "health": None, "breaker": {"state": "closed", "reopens_in": None},
+        },
+        "spare": {
+            "handler": "demo", "url": None, "live_calls": 0, "busy": 0, "idle": 0,
+            "health": {"ok": True, "at": "noon", "detail": ""},
+            "breaker": {"state": "closed", "reopens_in": None},
         },
     },
 }  # fmt: skip
@@ -50,14 +58,19 @@ def run(page: dict[str, Any], *arguments: str) -> str:
 def test_the_page_tells_share_arms_and_rules() -> None:
     out = run(PAGE)
 
-    for fact in ("25 % to mcp", "24.6 %", "ab12", "unwell: refused", "not probed", "9"):
+    for fact in ("25 % to mcp", "24.6 %", "ab12", "not probed", "9", "demo"):
         assert fact in out
+    assert "unwell noon: refused" in out
+
+
+def test_what_is_worth_a_look_in_the_rules_stands_there_too() -> None:
+    assert "split.salt: no secret is set" in run(PAGE)
 
 
 def test_the_kill_switch_cannot_be_overlooked() -> None:
     out = run({**PAGE, "split": {**PAGE["split"], "kill_switch": True}})
 
-    assert "ON: nobody new reaches mcp" in out
+    assert "ON: no call reaches mcp" in out
 
 
 def test_json_is_the_admins_own_page() -> None:

@@ -107,7 +107,7 @@ def test_a_call_without_an_id_is_explained() -> None:
     explained = told(splitter(100), call(None))
 
     assert (explained.arm, explained.reason) == ("webhook", "no_call_id")
-    assert explained.because == "the request carries no call ID"
+    assert explained.because == "the request carries no usable call ID (a placeholder is none)"
     assert (explained.hashed, explained.percent, explained.threshold, explained.joins_at) == (
         None, None, None, None,
     )  # fmt: skip

@@ -15,6 +15,9 @@ from proxy.core.rules.walk import secrets
 _PATHS = ("/retell", "/retell/fn/x", "/mcp", "/api/mcp/retell/tools")
 """One of each sort of path that serves callers; what a path takes decides who may use it."""
 
+_KEYS = {"token": "auth.tokens", "signature": "auth.retell_keys"}
+"""Where each credential's secrets stand."""
+
 HaveSecret = Callable[[SecretRef], bool]
 
 
@@ -56,9 +59,10 @@ def _unusable(rules: Rules, have_secret: HaveSecret) -> Iterator[str]:
     for kind in sorted(blocked & rules.auth.require.keys()):
         need = rules.auth.require[kind]
         needs = (" and " if need.every else " or ").join(sorted(need.of))
+        keys = " or ".join(_KEYS[word] for word in sorted(need.of) if word in _KEYS)
         yield (
             f"auth.require.{kind}: needs {needs}, but no such credential is usable: "
-            "set a secret that auth.tokens or auth.retell_keys refers to"
+            f"set a secret that {keys} refers to"
         )
 
 

@@ -45,7 +45,9 @@ class Breaker(Section):
     enabled: bool = Field(True, description="false: counts and shows, never opens (metrics_only).")
     failures: Count = Field(5, description="Failures in a row that open it.")
     open_for: Duration = Field(60.0, description="How long it stays open at first.")
-    open_max: Duration = Field(600.0, description="The longest it stays open; each time longer.")
+    open_max: Duration = Field(
+        600.0, description="The longest it stays open if the arm asks for more."
+    )
     window: Duration = Field(30.0, description="The sliding window of the two rates.")
     min_volume: Count = Field(20, description="Exchanges in the window before a rate counts.")
     failure_rate: Percent | None = Field(None, description="Failure rate that opens it.")

@@ -7,7 +7,6 @@ from proxy.core.rules.walk import values
 
 NOT_YET = frozenset(
     {
-        "backends.*.breaker.open_max",
         "backends.*.breaker.window",
         "backends.*.breaker.min_volume",
         "backends.*.breaker.failure_rate",

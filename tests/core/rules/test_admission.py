@@ -76,6 +76,14 @@ def test_both_credentials_are_needed_where_both_are_asked_for() -> None:
     (fault,) = start_faults(rules(auth=auth), has("TOKEN"))
 
     assert "needs signature and token" in fault
+    assert "auth.retell_keys or auth.tokens" in fault
+
+
+def test_a_missing_key_is_named_by_its_own_list() -> None:
+    auth = AUTH | {"require": {"event": ["signature"]}}
+    (fault,) = start_faults(rules(auth=auth), has("TOKEN"))
+
+    assert fault.endswith("a secret that auth.retell_keys refers to")
 
 
 def test_a_secret_that_must_be_there_and_is_not_stops_the_start() -> None:
