@@ -45,10 +45,11 @@ class SplitRatio:
         last[2] += 1
 
     def value(self) -> float:
-        """0 to 1; 0 without calls."""
-        self._forget(int(self._now() // BUCKET_SECONDS))
-        total = sum(bucket[2] for bucket in self._buckets)
-        return sum(bucket[1] for bucket in self._buckets) / total if total else 0.0
+        """0 to 1; 0 without calls.  Changes nothing: a scrape asks from a thread of its own."""
+        oldest = int(self._now() // BUCKET_SECONDS) - RATIO_SECONDS // BUCKET_SECONDS
+        buckets = [bucket for bucket in self._buckets.copy() if bucket[0] > oldest]
+        total = sum(bucket[2] for bucket in buckets)
+        return sum(bucket[1] for bucket in buckets) / total if total else 0.0
 
     def _forget(self, number: int) -> None:
         while self._buckets and self._buckets[0][0] <= number - RATIO_SECONDS // BUCKET_SECONDS:

@@ -128,9 +128,14 @@ class Records:
             self._remove(record)
 
     def live(self, arm: str, wall_ms: int) -> int:
-        """Calls on an arm that were seen in the last 10 minutes (to 10 s) and have not ended."""
-        oldest = (wall_ms - LIVE_MS) // TICK_MS
-        return sum(n for tick, n in self._counts[arm].items() if tick >= oldest)
+        """Calls on an arm that were seen in the last 10 minutes (to 10 s) and have not ended.
+
+        May be asked from another thread, while calls come and go.
+        """
+        oldest, ticks = (wall_ms - LIVE_MS) // TICK_MS, self._counts.get(arm)
+        if ticks is None:
+            return 0
+        return sum(n for tick, n in ticks.copy().items() if tick >= oldest)
 
     def _expired(self, record: Record, tick: int) -> bool:
         return tick - record.tick > self._keep_ticks

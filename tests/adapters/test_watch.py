@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import io
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import orjson
 import pytest
@@ -127,6 +130,30 @@ def test_the_ratio_looks_at_five_minutes(clock: FakeClock) -> None:
 
     clock.advance(600)
     assert ratio.value() == 0.0
+
+
+def test_the_ratio_is_read_by_another_thread_while_calls_come(
+    clock: FakeClock, request: pytest.FixtureRequest
+) -> None:
+    """As a scrape does."""
+    request.addfinalizer(partial(sys.setswitchinterval, sys.getswitchinterval()))
+    sys.setswitchinterval(1e-6)
+    ratio = SplitRatio(clock.now)
+    stop: list[bool] = []
+
+    def scrape() -> set[float]:
+        seen = {0.0}
+        while not stop:
+            seen.add(ratio.value())
+        return seen
+
+    with ThreadPoolExecutor() as pool:
+        scraped = pool.submit(scrape)
+        for _ in range(5000):
+            clock.advance(10)
+            ratio.count(to=True)
+        stop.append(True)
+        assert scraped.result() <= {0.0, 1.0}
 
 
 def test_an_access_line_follows_where_one_is_wanted(clock: FakeClock, stream: io.StringIO) -> None:

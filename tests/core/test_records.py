@@ -1,7 +1,11 @@
 from __future__ import annotations
 
+import sys
 import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
+import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
@@ -145,6 +149,28 @@ def test_a_call_is_live_while_seen_in_ten_minutes_and_not_ended() -> None:
     assert records.live("webhook", NOW + LIVE_MS + TICK_MS) == 0
     assert records.live("mcp", NOW + 3 * LIVE_MS) == 0
     assert records.live("nobody", NOW) == 0
+
+
+def test_live_calls_are_counted_by_another_thread_while_calls_come(
+    request: pytest.FixtureRequest,
+) -> None:
+    """As a scrape does, which must not stumble over a table that changes under its feet."""
+    request.addfinalizer(partial(sys.setswitchinterval, sys.getswitchinterval()))
+    sys.setswitchinterval(1e-6)
+    records = Records()
+    stop: list[bool] = []
+
+    def scrape() -> bool:
+        while not stop:
+            records.live("mcp", NOW)
+        return True
+
+    with ThreadPoolExecutor() as pool:
+        scraped = pool.submit(scrape)
+        for number in range(5000):
+            add(records, f"call_{number}", NOW + number * TICK_MS)
+        stop.append(True)
+        assert scraped.result()
 
 
 def test_a_revised_call_is_live_on_its_other_arm() -> None:
