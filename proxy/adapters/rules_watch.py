@@ -29,8 +29,8 @@ Refuse = Callable[[RulesError], None]
 class RulesWatch:
     """Keeps rules in step with their file.
 
-    `apply` puts rules into force, or raises a CallsplitError if it cannot (the old ones
-    stay); `refuse` hears of every content that cannot be used, once per content.
+    `apply` puts rules into force, or raises if it cannot (the old ones stay); `refuse`
+    hears of every content that cannot be used, once per content.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class RulesWatch:
             try:
                 loaded = await asyncio.to_thread(self._parse, content)
                 self._apply(loaded)
-            except CallsplitError as error:
+            except Exception as error:  # Also a bug: nothing may end the watch.
                 self._refuse(_reason(error))
                 return False
             self.loaded = loaded
@@ -132,6 +132,9 @@ def _directories(path: Path) -> tuple[Path, ...]:
     return (beside, target) if target != beside and target.is_dir() else (beside,)
 
 
-def _reason(error: CallsplitError) -> RulesError:
+def _reason(error: Exception) -> RulesError:
     """Any reason why rules cannot go into force, as a RulesError."""
-    return error if isinstance(error, RulesError) else RulesError([Fault(str(error))])
+    if isinstance(error, RulesError):
+        return error
+    told = isinstance(error, CallsplitError)
+    return RulesError([Fault(str(error) if told else f"{type(error).__name__}: {error}")])

@@ -208,10 +208,22 @@ async def test_bad_content_is_told_once_but_on_a_signal_again(path: Path, servic
 
 
 @pytest.mark.parametrize(
-    "obstacle", [SettingsError("the secret env:KEY is not set or empty"), RulesError([])]
+    ("obstacle", "messages"),
+    [
+        (
+            SettingsError("the secret env:KEY is not set or empty"),
+            ["the secret env:KEY is not set or empty"],
+        ),
+        (RulesError([]), []),
+        (KeyError("a bug"), ["KeyError: 'a bug'"]),
+    ],
 )
 async def test_rules_that_cannot_go_into_force_leave_the_old_ones(
-    path: Path, service: Service, obstacle: Exception, monkeypatch: pytest.MonkeyPatch
+    path: Path,
+    service: Service,
+    obstacle: Exception,
+    messages: list[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     told: list[RulesError] = []
     monkeypatch.setattr(service, "refuse", told.append)
@@ -221,9 +233,7 @@ async def test_rules_that_cannot_go_into_force_leave_the_old_ones(
 
     assert not await watch.reload()
     assert watch.loaded.rules.split.percent == 0.0
-    assert [fault.message for error in told for fault in error.faults] == (
-        [str(obstacle)] if isinstance(obstacle, SettingsError) else []
-    )
+    assert [fault.message for error in told for fault in error.faults] == messages
 
     service.obstacle = None
     assert not await watch.reload()  # the same content was judged already

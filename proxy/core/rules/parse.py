@@ -19,6 +19,7 @@ RULED_KINDS = tuple(kind for kind in Kind if kind not in (Kind.OTHER, Kind.PASST
 
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}", re.ASCII)
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}", re.ASCII)
+_LABEL = re.compile(r"[A-Za-z0-9_-]{1,63}", re.ASCII)  # of a host's name (RFC 1035, 2.3.4)
 _UNSAFE = re.compile(r"[\x00-\x20\x7f-\U0010ffff\\]")
 
 
@@ -92,9 +93,20 @@ def parse_url(value: Any) -> str:
         raise ValueError("expected an absolute URL such as http://127.0.0.1:8000/mcp")
     if "@" in parts.netloc:
         raise SecretError("no user or password in a URL", "use bearer: env:NAME")
+    if not _is_host(parts.hostname):
+        raise ValueError("its host is no name and no address")
     if "#" in text:
         raise ValueError("a fragment (#...) never reaches a server")
     return text
+
+
+def _is_host(text: str) -> bool:
+    if ":" not in text:
+        return len(text) <= 253 and all(map(_LABEL.fullmatch, text.removesuffix(".").split(".")))
+    try:
+        return "%" not in text and ipaddress.IPv6Address(text) is not None
+    except ValueError:
+        return False
 
 
 def parse_path(value: Any) -> str:

@@ -77,7 +77,14 @@ def test_a_network_with_host_bits_is_told_both_ways_out() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["http://127.0.0.1:8000/mcp", "https://[::1]/x?y=1", "http://app", "HTTP://app/", "http://a:1"],
+    [
+        "http://127.0.0.1:8000/mcp",
+        "https://[::1]/x?y=1",
+        "http://app",
+        "HTTP://app/",
+        "http://a:1",
+        "http://my_app-1.svc.local./",
+    ],
 )
 def test_a_url_stays_as_it_is_written(text: str) -> None:
     assert parse_url(text) == text
@@ -92,6 +99,13 @@ def test_a_url_stays_as_it_is_written(text: str) -> None:
         ("http://a:0/", "absolute URL"),
         ("http://a:99999/", "cannot be read"),
         ("http://[::1/", "cannot be read"),
+        ("http://a..b/", "no name and no address"),
+        ("http://.a/", "no name and no address"),
+        ("http://a!b/", "no name and no address"),
+        ("http://%61/", "no name and no address"),
+        (f"http://{64 * 'a'}/", "no name and no address"),
+        ("http://[fe80::1%25eth0]/", "no name and no address"),
+        ("http://[v1.a:b]/", "no name and no address"),
         ("http://a/ b", "percent-encode"),
         ("http://a/\r\nx: y", "percent-encode"),
         ("http://a/ü", "percent-encode"),
