@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from typing import Any
@@ -112,10 +113,8 @@ class App:
         self._closing = AsyncExitStack()
         self._hurried = False
         self.metrics.inflight.set_function(lambda: self.handler.inflight)
-        if self._access is not None:
-            self.metrics.access_dropped.set_function(
-                lambda: self._access.dropped if self._access else 0
-            )
+        if (access := self._access) is not None:
+            self.metrics.access_dropped.set_function(lambda: access.dropped)
         self._take(prepared, loaded)
 
     async def start(self) -> None:
@@ -174,7 +173,8 @@ class App:
     def _apply(self, loaded: LoadedRules) -> None:
         """Put newly loaded rules into force; raises a `CallsplitError`, and the old ones stay."""
         loaded = with_flags(loaded, self._settings)
-        self._take(self.wiring.prepare(loaded.rules, self._health), loaded)
+        rules = where_it_listens(loaded.rules, self._fixed)
+        self._take(self.wiring.prepare(rules, self._health), loaded)
         self._warn_of_fixed(loaded.rules)
 
     def _take(self, prepared: Prepared, loaded: LoadedRules) -> None:
@@ -311,6 +311,13 @@ def fixed_at_start(rules: Rules) -> dict[str, Any]:
         "metrics.namespace": rules.metrics.namespace,
         "state": rules.state,
     }
+
+
+def where_it_listens(rules: Rules, fixed: Mapping[str, Any]) -> Rules:
+    """The rules with the addresses in use: who may ask is judged by those, not by the file's."""
+    listen = rules.listen.model_copy(update={"address": fixed["listen.address"]})
+    admin = rules.admin.model_copy(update={"address": fixed["admin.address"]})
+    return rules.model_copy(update={"listen": listen, "admin": admin})
 
 
 def with_flags(loaded: LoadedRules, settings: Settings) -> LoadedRules:

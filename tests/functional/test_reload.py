@@ -302,6 +302,34 @@ async def test_rules_without_a_usable_credential_are_no_rules_at_reload(world: W
     assert (await sidecar.post("/mcp", b"{}")).status == 401
 
 
+OPEN_TO_OTHERS: dict[str, Any] = {
+    "listen": {"address": "0.0.0.0:0"},
+    "admin": {"address": "0.0.0.0:0", "token": "env:ADMIN"},
+    "auth": {
+        "tokens": ["env:TOKEN"],
+        "require": {
+            kind: ["token"]
+            for kind in ("alert", "args", "event", "function", "inbound", "mcp", "tools")
+        },
+    },
+}
+
+
+@pytest.mark.parametrize("kept", ["auth", "admin"])
+async def test_a_new_address_opens_nothing_while_the_old_one_is_in_use(
+    world: World, kept: str
+) -> None:
+    """It needs a restart: until then what is open to others must stay as guarded as that asks."""
+    sidecar = await world.sidecar({"TOKEN": "t", "ADMIN": "a"}, **OPEN_TO_OTHERS)
+    guards = {"auth": OPEN_TO_OTHERS["auth"], "admin": {"token": "env:ADMIN"}}
+
+    await sidecar.write(world.rules(**{kept: guards[kept]}))
+
+    assert len(sidecar.events("rules_refused")) == 1
+    assert (await sidecar.call(BOOK)).status == 401
+    assert (await sidecar.admin("/status")).status == 401
+
+
 async def test_keys_that_need_a_restart_say_so(world: World) -> None:
     sidecar = await world.sidecar()
 
