@@ -133,13 +133,16 @@ class McpBackend:
         return None if by_status and verdict is not REFUSED else verdict
 
     async def _lacks(self, tool: str, send: Send) -> bool:
-        """The server's own catalogue does not have the tool either: so nothing ran."""
-        if self._peer.tools is None:
-            try:
-                await self._peer.list_tools(await self._peer.current_era(send), send)
-            except (UpstreamFailed, ProbeFailed):
-                return False
-        return self._listed(tool) is None
+        """The server's own catalogue does not have the tool either: so nothing ran.
+
+        Asked for anew: in an older one a tool that the server has learned since, and has run,
+        would be missing too.
+        """
+        try:
+            await self._peer.list_tools(await self._peer.current_era(send), send)
+        except (UpstreamFailed, ProbeFailed):
+            return False
+        return self._peer.listed_whole and self._listed(tool) is None
 
     async def _relay(self, call: Call, send: Send) -> Reply:
         """The caller's own bytes both ways, but never its credential."""

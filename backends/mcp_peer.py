@@ -36,6 +36,7 @@ class Peer:
     def __init__(self, target: str, credential: Headers) -> None:
         self.era: Era | None = None
         self.tools: Mapping[str, Listed] | None = None  # None: never listed
+        self.listed_whole = False  # to its last page
         self._target = target
         self._credential = credential
         self._ids = itertools.count(1)
@@ -99,7 +100,7 @@ class Peer:
             cursor = page.cursor
             if cursor is None:
                 break
-        self.tools = tools
+        self.tools, self.listed_whole = tools, cursor is None
 
     async def _ask(self, request: Request, send: Send) -> tuple[Reply, bytes | RpcError | None]:
         """A question that runs nothing."""

@@ -222,7 +222,13 @@ async def test_a_tool_that_the_catalogue_lacks_has_not_run(kind: Kind, answer: A
     ("answer", "label"), [(UNKNOWN_TOOL, "business_no"), (rpc_error(-32602), "failed")]
 )
 @pytest.mark.parametrize(
-    "listing", [LISTED, rpc_error(-32603), UpstreamFailed("timeout", "slow", sent=True)]
+    "listing",
+    [
+        LISTED,
+        rpc_result({"tools": [], "nextCursor": "in a circle"}),
+        rpc_error(-32603),
+        UpstreamFailed("timeout", "slow", sent=True),
+    ],
 )
 async def test_a_tool_that_the_catalogue_has_or_may_have_is_not_unknown(
     answer: Answer, label: str, listing: Answer
@@ -233,14 +239,28 @@ async def test_a_tool_that_the_catalogue_has_or_may_have_is_not_unknown(
     assert reply.verdict.label == label
 
 
-async def test_a_catalogue_at_hand_is_not_fetched_again() -> None:
+async def test_a_catalogue_from_before_proves_nothing_about_a_tool() -> None:
+    """The server has learned the tool since: what refused it may have begun to run it."""
+    arm = backend(probe="tools/list")
+    await arm.probe(ScriptedSend(Server(tools_list=rpc_result({"tools": [{"name": "other"}]}))))
+    send = ScriptedSend(Server(tools_call=rpc_error(-32602)))
+
+    reply = await arm.handle(make_call(Kind.FUNCTION), send)
+
+    assert send.methods == ["tools/call", "tools/list"]
+    assert reply.verdict is not None
+    assert (reply.verdict.label, reply.verdict.ran) == ("failed", Ran.UNKNOWN)
+
+
+async def test_a_tool_that_the_server_has_dropped_since_has_not_run() -> None:
     arm = backend(probe="tools/list")
     await arm.probe(ScriptedSend(Server()))
-    send = ScriptedSend(Server(tools_call=UNKNOWN_TOOL))
+    empty = rpc_result({"tools": []})
 
-    await arm.handle(make_call(Kind.FUNCTION), send)
+    reply = await ask(make_call(Kind.FUNCTION), arm=arm, tools_call=UNKNOWN_TOOL, tools_list=empty)
 
-    assert send.methods == ["tools/call"]
+    assert reply.verdict is not None
+    assert (reply.verdict.label, reply.verdict.ran) == ("refused", Ran.NO)
 
 
 async def test_only_its_own_catalogue_makes_a_tool_read_only() -> None:
