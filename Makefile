@@ -41,8 +41,9 @@ bench: $(STAMP) ## CPU and latency side by side with Envoy, nginx and a naive pr
 proof: $(STAMP) ## a million requests, reloads under traffic, start time (JSON out)
 	@$(BIN)/python tests/bench/run_proof.py $(PROOF_ARGS)
 
-generate: $(STAMP) ## write the generated files anew (schema, reference tables)
+generate: $(STAMP) ## write the generated files anew (schema, table of the rules)
 	@$(BIN)/python -m proxy rules schema > rules/rules.schema.json
+	@$(BIN)/python -m proxy rules reference --into rules/README.md
 
 clean: ## remove what the targets made
 	@rm -rf $(VENV) .cache build dist *.egg-info .mypy_cache .ruff_cache .hypothesis .coverage results

@@ -20,10 +20,8 @@ from proxy.adapters.rules_file import (
 from proxy.core.rules.admission import start_faults
 from proxy.core.rules.fault_text import fault_text
 from proxy.core.rules.names import GUIDE_NAMES
-from proxy.core.rules.shape import keys
-from proxy.core.rules.walk import values
 from proxy.errors import Fault, RulesError
-from proxy.settings import Settings, read_env_file
+from proxy.settings import read_env_file
 
 ROOT = Path(__file__).parents[2]
 SHIPPED = ROOT / "rules" / "rules.yaml"
@@ -311,22 +309,8 @@ def test_the_env_example_of_the_guide_holds_its_names_and_defaults() -> None:
     assert load_rules(SHIPPED, variables).digest == load_rules(SHIPPED, {}).digest
 
 
-def test_the_env_example_holds_every_setting() -> None:
-    text = (ROOT / "deploy" / "env.example").read_text()
-
-    for field in Settings.model_fields:
-        assert f"CALLSPLIT_{field.upper()}=" in text
-
-
-def test_the_example_names_every_key_and_may_go_into_force() -> None:
+def test_the_example_may_go_into_force() -> None:
     loaded = load_rules(EXAMPLE, {})
-    written = {path for path, _ in values(loaded.rules, written=True)}
-    for key in keys():
-        head, _, tail = key.path.replace("[]", ".<name>").partition(".<name>")
-        assert any(
-            path.startswith(head) and (path.endswith(tail) if tail else path == head)
-            for path in written
-        ), key.path
 
     assert loaded.warnings == ()
     assert start_faults(loaded.rules, lambda _: True) == []
