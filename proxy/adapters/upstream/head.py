@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final, TypeAlias
+
+from msgspec import Struct
 
 from proxy.adapters.upstream.wire import CONTROLS, TOKEN
 from proxy.core.model import Headers, Reply
@@ -15,27 +16,28 @@ FIELD_LIMIT: Final = 128
 _STATUS = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9][0-9])(?: ([\t -~\x80-\xff]*))?")
 _PREFIX: Final = b"HTTP/1."
 
-_PLAIN, _STRIP, _TYPE, _LENGTH, _CODING, _CONNECTION = range(6)
+_PLAIN, _LENGTH, _CONNECTION, _CODING, _EVENTS, _STRIP = range(6)
 _ROLES = {
     b"connection": _CONNECTION,
     b"content-length": _LENGTH,
-    b"content-type": _TYPE,
     b"keep-alive": _STRIP,
     b"te": _STRIP,
     b"trailer": _STRIP,
     b"transfer-encoding": _CODING,
     b"upgrade": _STRIP,
 }
-_ROOM = 1024  # names, status lines and connection options remembered
-_LONGEST = 64  # bytes of one worth remembering
+_ROOM = 1024  # lines remembered
+_LONGEST = 128  # bytes of one worth remembering
+
+_Field: TypeAlias = tuple[int, tuple[bytes, bytes], Any]
+"""Role, name and value, and what a role's value means: a length, options of the connection."""
 
 
 class Malformed(Exception):
     """The upstream does not speak HTTP/1.1 as it must; the text says where."""
 
 
-@dataclass(slots=True)
-class Frame:
+class Frame(Struct, gc=False):
     """How the body behind a head is delimited, and what may follow it.
 
     `length` is the declared one; without it and without `chunked` the body ends with the
@@ -48,17 +50,26 @@ class Frame:
     events: bool  # text/event-stream
 
 
-class _Roles(dict[bytes, int]):
-    """What a field is to a proxy; learns the names it sees, up to a bound."""
+class _Fields(dict[bytes, _Field]):
+    """A header line taken apart and checked; holds those seen last, up to a bound.
 
-    def __missing__(self, name: bytes) -> int:
+    The answers of one upstream differ in few of their lines.
+    """
+
+    def __missing__(self, line: bytes) -> _Field:
+        name, colon, value = line.partition(b":")
+        if not colon:
+            raise Malformed("header line without a colon")
         if not TOKEN.fullmatch(name):
             raise Malformed("bad header name")
-        lower = name.lower()
-        role = _STRIP if lower.startswith(b"proxy-") else _ROLES.get(lower, _PLAIN)
-        if len(self) < _ROOM and len(name) <= _LONGEST:
-            self[name] = role
-        return role
+        if len(value.translate(None, CONTROLS)) != len(value):
+            raise Malformed("control byte or bare line end in the header block")
+        field = _field(name, value.strip(b" \t"))
+        if len(line) <= _LONGEST:
+            if len(self) >= _ROOM:
+                self.clear()
+            self[line] = field
+        return field
 
 
 class _Statuses(dict[bytes, tuple[int, bytes, bool]]):
@@ -74,19 +85,25 @@ class _Statuses(dict[bytes, tuple[int, bytes, bool]]):
         return status
 
 
-class _Options(dict[bytes, frozenset[bytes]]):
-    """The options of a Connection field; learns them, up to a bound."""
+def _field(name: bytes, value: bytes) -> _Field:
+    meaning: Any = None
+    lower = name.lower()
+    role = _STRIP if lower.startswith(b"proxy-") else _ROLES.get(lower, _PLAIN)
+    if role == _LENGTH:
+        if not value.isdigit() or len(value) > 18:
+            raise Malformed("bad Content-Length")
+        meaning = int(value)
+    elif role == _CONNECTION:
+        meaning = frozenset(option.strip(b" \t") for option in value.lower().split(b","))
+    elif role == _CODING and value.lower() != b"chunked":
+        raise Malformed("bad Transfer-Encoding")
+    elif lower == b"content-type" and value[:17].lower() == b"text/event-stream":
+        role = _EVENTS
+    return role, (name, value), meaning
 
-    def __missing__(self, value: bytes) -> frozenset[bytes]:
-        options = frozenset(option.strip(b" \t") for option in value.lower().split(b","))
-        if len(self) < _ROOM and len(value) <= _LONGEST:
-            self[value] = options
-        return options
 
-
-_ROLE_OF = _Roles()
+_FIELD_OF = _Fields()
 _STATUS_OF = _Statuses()
-_OPTIONS_OF = _Options()
 _CLOSE, _KEEP = b"close", b"keep-alive"
 _KEPT = frozenset({_KEEP})
 _NONE: frozenset[bytes] = frozenset()
@@ -94,56 +111,39 @@ _NONE: frozenset[bytes] = frozenset()
 
 def read_head(data: bytes, end: int) -> tuple[Reply, Frame]:
     """Read the head in `data[:end]`, its closing CRLF CRLF left out; raises `Malformed`."""
-    first, *lines = _lines(data, end)
+    if end > HEAD_LIMIT:
+        raise Malformed("header block too large")
+    first, *lines = data[:end].split(b"\r\n")
+    if len(lines) > FIELD_LIMIT:
+        raise Malformed("too many header fields")
     status, phrase, modern = _STATUS_OF[first]
     headers: Headers = []
     length: int | None = None
-    coding: bytes | None = None
-    options = _KEPT if modern else _NONE
-    events = False
+    chunked = events = False
+    options, fields = _KEPT if modern else _NONE, _FIELD_OF
     for line in lines:
-        name, colon, value = line.partition(b":")
-        if not colon:
-            raise Malformed("header line without a colon")
-        role = _ROLE_OF[name]
-        value = value.strip(b" \t")
-        if role == _PLAIN:
-            headers.append((name, value))
+        role, field, meaning = fields[line]
+        if not role:  # Most are plain.
+            headers.append(field)
         elif role == _LENGTH:
-            if length is not None or not value.isdigit() or len(value) > 18:
+            if length is not None:
                 raise Malformed("bad Content-Length")
-            length = int(value)
-        elif role == _TYPE:
-            headers.append((name, value))
-            events = events or value[:17].lower() == b"text/event-stream"
+            length = meaning
         elif role == _CONNECTION:
-            options |= _OPTIONS_OF[value]
+            options |= meaning
         elif role == _CODING:
-            if coding is not None or not modern or value.lower() != b"chunked":
+            if chunked or not modern:
                 raise Malformed("bad Transfer-Encoding")
-            coding = value
-    if coding is not None and length is not None:
+            chunked = True
+        elif role == _EVENTS:
+            headers.append(field)
+            events = True
+    if chunked and length is not None:
         raise Malformed("both Content-Length and Transfer-Encoding")
     if len(options) > 1:
         headers = [field for field in headers if field[0].lower() not in options]
     keep = _KEEP in options and _CLOSE not in options
-    return Reply(status, headers, b"", None, phrase), Frame(
-        length, coding is not None, keep, events
-    )
-
-
-def _lines(data: bytes, end: int) -> list[bytes]:
-    """The lines of a head that is not too large and holds no control byte."""
-    if end > HEAD_LIMIT:
-        raise Malformed("header block too large")
-    head = data[:end]
-    lines = head.split(b"\r\n")
-    # No CR, LF or other control byte but the line ends just split at.
-    if end - len(head.translate(None, CONTROLS)) != 2 * len(lines) - 2:
-        raise Malformed("control byte or bare line end in the header block")
-    if len(lines) > FIELD_LIMIT + 1:
-        raise Malformed("too many header fields")
-    return lines
+    return Reply(status, headers, b"", None, phrase), Frame(length, chunked, keep, events)
 
 
 def check_start(data: bytes) -> None:

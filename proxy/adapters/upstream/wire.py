@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
+from operator import itemgetter
 
 from proxy.core.model import Headers, Outbound
 from proxy.errors import UpstreamFailed
@@ -32,20 +34,10 @@ _FRAMED_WHEN_EMPTY = frozenset({"POST", "PUT", "PATCH"})
 _ROOM = 1024  # names remembered
 _LONGEST = 64  # bytes of a name worth remembering
 
-
-class _Names(dict[bytes, bool]):
-    """Whether a field of this name goes out; learns the names it sees, up to a bound."""
-
-    def __missing__(self, name: bytes) -> bool:
-        if not TOKEN.fullmatch(name):
-            raise _refused("a header name is no token")
-        goes = name.lower() not in _OURS
-        if len(self) < _ROOM and len(name) <= _LONGEST:
-            self[name] = goes
-        return goes
-
-
-_NAMES = _Names()
+_NAME = itemgetter(0)
+_LINE = b": ".join
+_GOING: set[bytes] = set()
+"""Names seen whose fields go out; with all of a request's in it, none is looked at one by one."""
 
 
 def host_line(authority: str) -> bytes:
@@ -59,24 +51,43 @@ def request_head(outbound: Outbound, extra: Headers, host: bytes) -> bytes:
     Framing and connection fields belong to the transport: those of the caller are left out.
     Raises `UpstreamFailed` for anything that could be read as more than one request.
     """
-    method, target, goes = outbound.method, outbound.target, _NAMES
-    try:
-        first = f"{method} {target} HTTP/1.1".encode("utf-8", "surrogateescape")
-    except UnicodeEncodeError:
-        raise _refused("the request target is no text") from None
-    fields = [b": ".join(field) for field in (*outbound.headers, *extra) if goes[field[0]]]
-    if outbound.body or method in _FRAMED_WHEN_EMPTY:
-        fields.append(b"Content-Length: %d" % len(outbound.body))
-    lines = (first, host, *fields, b"", b"")
+    fields = [*outbound.headers, *extra]
+    if not _GOING.issuperset(map(_NAME, fields)):
+        fields = [field for field in fields if _goes(field[0])]
+    lines = [_request_line(outbound.method, outbound.target), host, *map(_LINE, fields)]
+    if outbound.body or outbound.method in _FRAMED_WHEN_EMPTY:
+        lines.append(b"Content-Length: %d" % len(outbound.body))
+    lines += (b"", b"")
     head = b"\r\n".join(lines)
     # One pass over all bytes: the only controls are the line ends put in above.
     if len(head) - len(head.translate(None, CONTROLS)) != 2 * len(lines) - 2:
         raise _refused("a control byte in the request head")
-    if first.count(b" ") != 2 or target[:1] != "/" or method == "CONNECT":
+    return head
+
+
+def _goes(name: bytes) -> bool:
+    """Whether a field of this name goes out; learns those that do, up to a bound."""
+    if not TOKEN.fullmatch(name):
+        raise _refused("a header name is no token")
+    if name.lower() in _OURS:
+        return False
+    if len(_GOING) < _ROOM and len(name) <= _LONGEST:
+        _GOING.add(name)
+    return True
+
+
+@lru_cache(maxsize=256)
+def _request_line(method: str, target: str) -> bytes:
+    """The first line, of three words; its control bytes are looked for with all others."""
+    try:
+        line = f"{method} {target} HTTP/1.1".encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        raise _refused("the request target is no text") from None
+    if line.count(b" ") != 2 or target[:1] != "/" or method == "CONNECT":
         raise _refused("the request line is not in origin form")
     if method not in _METHODS and not TOKEN.fullmatch(method.encode()):
         raise _refused("the method is no token")
-    return head
+    return line
 
 
 def _refused(detail: str) -> UpstreamFailed:

@@ -7,7 +7,14 @@ from httptools import HttpParserError, HttpResponseParser
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.adapters.upstream.head import Frame, Malformed, check_start, read_head
+from proxy.adapters.upstream.head import (
+    _FIELD_OF,
+    _ROOM,
+    Frame,
+    Malformed,
+    check_start,
+    read_head,
+)
 from proxy.core.model import Reply
 
 
@@ -251,3 +258,25 @@ def test_what_is_accepted_here_llhttp_accepts_and_reads_alike(
     except HttpParserError as error:
         raise AssertionError(f"laxer than llhttp: {head!r}") from error
     assert set(reply.headers) <= set(strict.fields)
+
+
+def test_a_line_seen_before_is_judged_anew_in_another_head() -> None:
+    """What a line is, is remembered; whether it may stand beside the others is not."""
+    length, chunked = b"Content-Length: 41", b"Transfer-Encoding: chunked"
+    for _ in range(2):
+        assert parse(lines(length))[1].length == 41
+        assert parse(lines(chunked))[1].chunked
+        with pytest.raises(Malformed):
+            parse(lines(length, length))
+        with pytest.raises(Malformed):
+            parse(lines(length, chunked))
+
+
+def test_lines_are_remembered_up_to_a_bound() -> None:
+    for number in range(3000):
+        reply, frame = parse(lines(b"X-Trace: %d" % number, b"Content-Length: %d" % number))
+        assert (reply.headers, frame.length) == ([(b"X-Trace", b"%d" % number)], number)
+
+    assert len(_FIELD_OF) <= _ROOM
+    parse(lines(b"X-Long: " + b"x" * 500))
+    assert max(map(len, _FIELD_OF)) < 500

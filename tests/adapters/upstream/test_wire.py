@@ -139,3 +139,11 @@ def test_whatever_goes_out_is_one_request(fields: Headers, target: str, method: 
     assert wire.count(b"\n") == wire.count(b"\r") == len(lines)
     assert len(first.split(b" ")) == 3
     assert [line for line in lines if line.lower().startswith(b"host:")] == [HOST]
+
+
+def test_fields_that_stay_behind_do_so_however_often_they_come() -> None:
+    """Names that go out are remembered; one that does not is looked at each time."""
+    for _ in range(3):
+        sent = head(headers=[(b"X-Seen", b"1"), (b"Connection", b"close"), (b"X-Late", b"2")])
+        assert sent.count(b"\r\n") == 6
+        assert b"close" not in sent
