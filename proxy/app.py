@@ -24,6 +24,7 @@ from proxy.adapters.upstream import HttpUpstream, Sweep
 from proxy.adapters.watch import Watcher
 from proxy.admin.api import admin_application, observe_application
 from proxy.core.exchange import Exchange
+from proxy.core.exchange_headers import headers_for_caller
 from proxy.core.health import HealthConfig
 from proxy.core.model import Kind, Reply
 from proxy.core.rules import Address, Rules
@@ -133,11 +134,10 @@ class App:
         self.tasks.start(self.rules_watch.watch(), "rules watch")
         self.tasks.start(self._measure_lag(), "loop lag")
         self.condition.reasons.remove("starting")
-        host, port = self.listener.address
         self.log.info(
             "sidecar_started",
-            address=f"{host}:{port}",
-            admin="{}:{}".format(*self.admin_address),
+            address=str(Address(*self.listener.address)),
+            admin=str(Address(*self.admin_address)),
             rules=str(self.condition.loaded.path),
             digest=self.condition.loaded.digest,
         )
@@ -245,6 +245,8 @@ class App:
             Refused(status, code, message, close=True), x.request_id
         )
         x.outcome, x.code, x.status, x.ended = "refused", code, status, x.started
+        if self.handler.line.expose_headers:
+            reply.headers = headers_for_caller(reply.headers, x)
         self.watcher.exchange_ended(x)
         return reply
 

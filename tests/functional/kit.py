@@ -242,9 +242,13 @@ class Sidecar(Asking):
 
 @contextlib.asynccontextmanager
 async def running(
-    folder: Path, document: Document | str, variables: Mapping[str, str] | None = None
+    folder: Path,
+    document: Document | str,
+    variables: Mapping[str, str] | None = None,
+    *,
+    crashes: bool = False,
 ) -> AsyncIterator[Sidecar]:
-    """A sidecar on free ports; at the end it must be empty, and must not have crashed."""
+    """A sidecar on free ports; at the end it must be empty, and crashed only if it should have."""
     reports: list[dict[str, Any]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: reports.append(context))
     path, access = folder / "rules.yaml", folder / "access.log"
@@ -255,7 +259,12 @@ async def running(
     log = configure(LoopClock().wall_ms, stream=stream)
     fd = os.open(access, os.O_CREAT | os.O_WRONLY | os.O_APPEND)
     app = App(loaded, settings, log, access_fd=fd)
-    await app.start()
+    try:
+        await app.start()
+    except OSError:
+        await app.aclose()
+        os.close(fd)
+        raise
     sidecar = Sidecar(folder, app, stream, access)
     try:
         yield sidecar
@@ -268,7 +277,7 @@ async def running(
     assert all(u.busy == u.idle == 0 for u in app.wiring.upstreams.values())
     assert not len(app.tasks)
     assert not reports, reports
-    assert not sidecar.events("exchange_crashed")
+    assert bool(sidecar.events("exchange_crashed")) is crashes
     assert not sidecar.events("task_crashed")
 
 

@@ -474,7 +474,7 @@ async def test_broken_framing_is_refused_and_accounted_for(world: World, sent: b
     assert answer.status in (400, 421, 501, 505)
     assert closed
     error = answer.json["error"]
-    assert error["request_id"]
+    assert error["request_id"].encode() == answer.value(b"x-request-id")
     assert b"secret" not in answer.body
     assert nothing_arrived(world)
     (line,) = await sidecar.lines(1)
@@ -492,6 +492,61 @@ async def test_a_body_that_does_not_come_is_waited_for_only_so_long(world: World
 
     assert (answer.status, answer.code) == (408, "body_timeout")
     assert nothing_arrived(world)
+
+
+async def test_connections_that_say_nothing_are_closed_in_time(world: World) -> None:
+    """L6, L8: one that never spoke, one that stopped in its head, one between two requests."""
+    sidecar = await world.sidecar(listen={"header_timeout": "150ms", "idle_timeout": "200ms"})
+    silent, half, idle = [await sidecar.connect() for _ in range(3)]
+
+    await half.send(b"POST /retell HTTP/1.1\r\nHo")
+    answer = await idle.ask(request("POST", "/retell", event()))
+
+    assert answer.value(b"connection") is None
+    assert await silent.closed()
+    assert await idle.closed()
+    assert ((await half.answer()).status, await half.closed()) == (408, True)
+    assert len(await sidecar.lines(2)) == 2
+
+
+async def test_many_idle_connections_hold_up_nobody(world: World) -> None:
+    """L10."""
+    sidecar = await world.sidecar()
+    for _ in range(20):
+        await asyncio.gather(*[sidecar.connect() for _ in range(50)])
+
+    assert (await sidecar.admin("/ready")).status == 200
+    assert (await sidecar.call(SLOTS)).arm == "mcp"
+    assert (await sidecar.status())["connections"] == 1001
+
+
+@pytest.mark.parametrize("protocol", [b"websocket", b"h2c"])
+async def test_nobody_gets_a_tunnel_by_asking_for_one(world: World, protocol: bytes) -> None:
+    """H4: an ordinary answer, the whole body, and nothing of the wish goes on."""
+    sidecar = await world.sidecar()
+    wish = [b"Connection: Upgrade", b"Upgrade: " + protocol, b"Sec-WebSocket-Version: 13"]
+
+    answer = await sidecar.post("/retell", event(), *wish)
+    socket = await sidecar.get("/llm/call_a", *wish)
+
+    assert (answer.status, socket.status) == (200, 501)
+    (seen,) = world.webhook.seen
+    assert seen.body == event()
+    assert not seen.names & {b"upgrade", b"connection"}
+
+
+async def test_a_trusted_proxy_tells_what_its_client_asked_for(world: World) -> None:
+    sidecar = await world.sidecar(listen={"trusted_proxies": ["127.0.0.1/32"]})
+    told = [b"X-Forwarded-Proto: https", b"X-Forwarded-Host: voice.example"]
+
+    await sidecar.post("/retell", event(), b"X-Forwarded-For: 203.0.113.9", *told)
+
+    (seen,) = world.webhook.seen
+    assert seen.values(b"x-forwarded-for") == [b"203.0.113.9"]
+    assert seen.values(b"x-forwarded-proto") == [b"https"]
+    assert seen.values(b"x-forwarded-host") == [b"voice.example"]
+    (line,) = await sidecar.lines(1)
+    assert line["peer"] == "203.0.113.9"
 
 
 async def test_a_body_is_asked_for_only_once_it_is_welcome(world: World) -> None:

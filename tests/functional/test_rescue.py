@@ -10,7 +10,17 @@ from typing import Any
 import pytest
 
 from tests.functional.conftest import World
-from tests.functional.kit import BOOK, PENDING, SAY, SLOTS, Sidecar, event, function, tools_call
+from tests.functional.kit import (
+    BOOK,
+    PENDING,
+    SAY,
+    SLOTS,
+    Sidecar,
+    event,
+    function,
+    running,
+    tools_call,
+)
 from tests.functional.wire import (
     JSON,
     Answer,
@@ -124,6 +134,107 @@ async def test_a_write_goes_on_only_if_it_cannot_have_run(
         assert (spoken(answer), answer.reason, answer.arm) == (PENDING, "last_answer", "none")
     assert (await sidecar.breaker())["failures"] == failures
     assert (await sidecar.metrics()).total("config_faults_total") == (failures == 0)
+
+
+@pytest.mark.parametrize("play", [dies, resets, freezes], ids=["closes", "resets", "hangs"])
+async def test_what_fails_before_the_tool_was_asked_for_has_not_run_it(
+    world: World, play: Play
+) -> None:
+    """The handshake with an MCP server runs nothing: a write goes on to the webhook."""
+    world.mcp.play = play
+    sidecar = await world.sidecar(backends={"mcp": {"timeout": "200ms"}})
+
+    answer = await sidecar.call(BOOK)
+
+    assert (answer.body, answer.arm) == (FROM_WEBHOOK, "webhook")
+    assert len(world.webhook.seen) == 1
+    assert not world.mcp.tools
+
+
+async def test_a_legacy_mcp_server_without_sessions_is_asked_in_its_own_way(world: World) -> None:
+    async def legacy(peer: Peer, seen: Seen) -> bool:
+        if seen.value(b"mcp-protocol-version") == b"2026-07-28":
+            await peer.send(response(b"", status=b"400 Bad Request"))
+        else:
+            result = {"content": [{"type": "text", "text": '{"old":true}'}]}
+            await peer.send(rpc(seen, result))
+        return True
+
+    world.mcp.play = legacy
+    sidecar = await world.sidecar()
+
+    got = [await sidecar.call(BOOK, f"id_{n}") for n in range(3)]
+
+    assert [answer.body for answer in got] == [b'{"old":true}'] * 3
+    assert {answer.arm for answer in got} == {"mcp"}
+    assert len(world.mcp.seen) == 4
+    assert b"_meta" not in world.mcp.tools[0].body
+
+
+async def test_kept_connections_die_of_age_before_the_arm_closes_them(world: World) -> None:
+    """B3: the arm closes after 200 ms; requests come around that time, and none is lost."""
+    world.webhook.idle = 0.2
+    sidecar = await world.sidecar(backends={"webhook": {"keepalive": "150ms"}})
+
+    async def caller(number: int) -> list[int]:
+        got = []
+        for turn in range(4):
+            await asyncio.sleep(0.12 + (number * 7 + turn * 3) % 13 / 100)
+            got.append((await sidecar.post("/retell", event(call_id=f"{number}-{turn}"))).status)
+        return got
+
+    got = await asyncio.gather(*[caller(number) for number in range(20)])
+
+    assert got == [[200] * 4] * 20
+    assert len(world.webhook.seen) == 80
+    assert world.webhook.connections > 1
+
+
+OWN_BACKEND = """
+import asyncio
+from proxy.core.model import Kind, Reply
+
+class Own:
+    kinds = frozenset({Kind.FUNCTION})
+
+    def __init__(self, config):
+        self.does = config.options["does"]
+
+    async def handle(self, call, send):
+        if self.does == "crash":
+            raise KeyError("a detail nobody should hear")
+        if self.does == "hang":
+            await asyncio.sleep(60)
+        return Reply(200, [(b"content-type", b"text/plain")], b"own " + call.arguments)
+"""
+
+
+@pytest.mark.parametrize(
+    ("does", "tool", "arm"),
+    [
+        ("answer", BOOK, "mcp"),
+        ("crash", SLOTS, "webhook"),
+        ("crash", BOOK, "none"),
+        ("hang", SLOTS, "webhook"),
+        ("hang", BOOK, "none"),
+    ],
+)
+async def test_a_backend_of_the_users_own_is_an_arm_like_any_other(
+    world: World, monkeypatch: pytest.MonkeyPatch, does: str, tool: str, arm: str
+) -> None:
+    (world.folder / f"own_{does}.py").write_text(OWN_BACKEND)
+    monkeypatch.syspath_prepend(world.folder)
+    own = {"handler": f"own_{does}:Own", "options": {"does": does}, "timeout": "150ms"}
+    document = world.rules()
+    document["backends"]["mcp"] = own
+    async with running(world.folder, document, crashes=does == "crash") as sidecar:
+        answer = await sidecar.call(tool, d=1)
+
+    assert answer.arm == arm
+    assert answer.status == 200
+    assert b"a detail" not in answer.body
+    if arm == "mcp":
+        assert answer.body == b'own {"d": 1}'
 
 
 ASKED = {

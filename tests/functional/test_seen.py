@@ -268,6 +268,26 @@ async def test_work_under_way_shows(world: World) -> None:
     assert status["connections"] == 1
 
 
+async def test_access_lines_can_be_switched_off(world: World) -> None:
+    sidecar = await world.sidecar(listen={"access_log": False})
+    await sidecar.call(SLOTS)
+
+    assert (await sidecar.metrics()).total("requests_total") == 1
+    await asyncio.sleep(0.15)  # longer than lines are held back
+    assert await sidecar.lines(0) == []
+
+
+async def test_addresses_are_told_as_they_can_be_typed(world: World) -> None:
+    try:
+        sidecar = await world.sidecar(admin={"address": "[::1]:0"})
+    except OSError:
+        pytest.skip("this machine has no IPv6")
+
+    (started,) = sidecar.events("sidecar_started")
+    assert started["address"] == f"127.0.0.1:{sidecar.port}"
+    assert started["admin"] == f"[::1]:{sidecar.admin_port}"
+
+
 # -- The pages.
 
 

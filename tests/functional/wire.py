@@ -141,6 +141,7 @@ class Origin:
         self.seen: list[Seen] = []
         self.connections = 0
         self.open = 0
+        self.idle: float | None = None  # seconds after which a quiet connection is closed
         self._tasks: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
         self._sock = self._bind(0)
@@ -188,9 +189,11 @@ class Origin:
         self.open += 1
         peer, number, more = Peer(reader, writer), self.connections, True
         try:
-            while more and (seen := await peer.request(number)):
+            while more and (seen := await asyncio.wait_for(peer.request(number), self.idle)):
                 self.seen.append(seen)
                 more = await self.play(peer, seen)
+        except TimeoutError:
+            pass
         except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
             pass  # Cancelled by `stop`; the streams of Python 3.11 complain of a cancelled task.
         finally:
