@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -34,7 +35,10 @@ EnvFile = Annotated[
 ]
 
 FileOnly = Annotated[
-    bool, typer.Option("--file-only", help="Do not ask whether the secrets are there: for CI.")
+    bool,
+    typer.Option(
+        "--file-only", help="Look at the file alone, not for secrets and handlers: for CI."
+    ),
 ]
 
 
@@ -44,7 +48,7 @@ def check(path: RulesPath = None, env_file: EnvFile = None, file_only: FileOnly 
     settings = _settings(path, env_file)
     loaded = _loaded(settings)
     _print_notes(loaded)
-    faults = [] if file_only else _start_faults(loaded, settings)
+    faults = [] if file_only else [*_handler_faults(loaded), *_start_faults(loaded, settings)]
     for fault in faults:
         print(f"{loaded.path}: {fault}")
     if faults:
@@ -119,6 +123,18 @@ def _start_faults(loaded: LoadedRules, settings: Settings) -> list[str]:
     for line in start_warnings(loaded.rules, settings.has_secret):
         print(f"warning: {line}")
     return start_faults(loaded.rules, settings.has_secret)
+
+
+def _handler_faults(loaded: LoadedRules) -> Iterator[str]:
+    """Handlers that are not there; what they make of their options only `serve` can tell."""
+    from backends import registry
+
+    for name, backend in loaded.rules.backends.items():
+        try:
+            registry.load(backend.handler)
+        except LookupError as error:
+            hint = getattr(error, "hint", "")
+            yield f"backends.{name}.handler: {error}" + (f" ({hint})" if hint else "")
 
 
 def _print_notes(loaded: LoadedRules) -> None:

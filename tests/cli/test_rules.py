@@ -66,6 +66,17 @@ def test_what_would_not_start_here_is_told_unless_only_the_file_is_asked_about(p
     assert run("check", "--file-only", path).exit_code == 0
 
 
+def test_a_handler_that_is_not_there_is_told_unless_only_the_file_is_asked_about(
+    path: Path,
+) -> None:
+    path.write_text(RULES.replace("handler: mcp", "handler: mpc"))
+
+    result = run("check", path)
+    assert result.exit_code == 1
+    assert "backends.mcp.handler: there is no backend 'mpc' (did you mean 'mcp'?)" in result.stdout
+    assert run("check", "--file-only", path).exit_code == 0
+
+
 def test_the_environment_counts(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SHARE", "many")
 
