@@ -1,1 +1,1 @@
-"""Acts: sockets, files, clocks, metrics, logs.  Each adapter fits a port or serves the composition root."""
+"""Acts: sockets, files, clocks, metrics, logs.  An adapter fits a port or serves the app."""
