@@ -55,6 +55,9 @@ from proxy.relay import Sender, Settled
 TIMED = frozenset({Kind.EVENT, Kind.INBOUND, Kind.ALERT})
 """Kinds that Retell gives 10 s in all: their budget bounds every attempt."""
 
+STATUS_ONLY = frozenset({Kind.EVENT, Kind.ALERT})
+"""Kinds whose answer is its status."""
+
 Start: TypeAlias = Callable[
     [Coroutine[Any, Any, Reply | Exception], str], "asyncio.Task[Reply | Exception]"
 ]
@@ -213,14 +216,14 @@ class Handler:
         reply, verdict, streams = None, CUT, False
         try:
             reply = await self._ask(arm, call, send, until, plan.terms.linger)
-            verdict = reply.verdict or judged(reply, arm)
+            verdict = reply.verdict or judged(reply, arm, call.kind)
             streams = not isinstance(reply.body, bytes)
         except UpstreamFailed as failure:
             verdict = judge_failure(failure, dispatched=send.dispatched or arm.in_process)
         except Exception as bug:  # of a user's backend: an answer that nobody understands
             self._watch.crashed(f"backend {arm.name}", bug)
             crash = UpstreamFailed("body", "the backend crashed", sent=True)
-            verdict = judge_failure(crash, dispatched=True)
+            verdict = judge_failure(crash, dispatched=send.dispatched or arm.in_process)
         finally:
             if not streams:
                 self._hand_back(arm, permit, verdict)
@@ -240,6 +243,8 @@ class Handler:
         if not task.done():  # a write is never cut short: it has its time to finish
             asyncio.get_running_loop().call_later(linger, task.cancel)
             raise UpstreamFailed("timeout", "the backend took too long", sent=True)
+        if task.cancelled():  # from within: as an exception it would end our caller's connection
+            raise UpstreamFailed("body", "the backend gave up", sent=True)
         answer = task.result()
         if isinstance(answer, Exception):
             raise answer
@@ -346,9 +351,9 @@ def nobody_hears() -> Reply:
     return Reply(499, close=True)
 
 
-def judged(reply: Reply, arm: Arm) -> Verdict:
+def judged(reply: Reply, arm: Arm, kind: Kind) -> Verdict:
     """The verdict on an answer whose backend had none of its own."""
-    body = reply.body if isinstance(reply.body, bytes) else None
+    body = reply.body if isinstance(reply.body, bytes) and kind not in STATUS_ONLY else None
     return judge_reply(reply.status, reply.headers, body, not_executed=arm.not_executed)
 
 

@@ -111,6 +111,12 @@ class Crashing(Forwarding):
         raise KeyError("a bug in a user's backend")
 
 
+class CrashingLate(Forwarding):
+    async def handle(self, call: Call, send: Send) -> Reply:
+        await super().handle(call, send)
+        raise KeyError("a bug in a backend")
+
+
 class World:
     """A handler between two told arms."""
 
@@ -662,13 +668,44 @@ async def test_a_permit_goes_back_on_every_way_out() -> None:
 
 
 async def test_a_backend_that_crashes_costs_a_sentence_not_a_stack() -> None:
-    world = World(backend=Crashing)
+    world = World(backend=Crashing, in_process=True)
     reply = await world.ask(BOOK)
 
     assert said(reply)["message"] == world.line.tools.get("book").say_pending.plain
     assert ("crashed", "backend mcp") in [
         (what, value[0] if isinstance(value, tuple) else value) for what, value in world.watch.told
     ]
+
+
+async def test_a_backend_that_crashes_before_it_sends_has_run_nothing() -> None:
+    """One of ours, that is: what a user's own does in this process, nobody knows."""
+    assert header(await World(backend=Crashing).ask(BOOK), b"x-callsplit-reason") == [
+        b"rescue_body"
+    ]
+
+    world = World(backend=CrashingLate)
+    assert said(await world.ask(BOOK))["message"] == world.line.tools.get("book").say_pending.plain
+    assert world.deliveries == (1, 0)
+
+
+async def test_a_backend_that_cancels_itself_does_not_silence_its_caller() -> None:
+    class GivingUp(Forwarding):
+        async def handle(self, call: Call, send: Send) -> Reply:
+            raise asyncio.CancelledError
+
+    world = World(backend=GivingUp, in_process=True)
+    reply = await world.ask(BOOK)
+
+    assert said(reply)["message"] == world.line.tools.get("book").say_pending.plain
+    assert world.exchange.outcome == "last_answer"
+
+
+async def test_an_event_is_judged_by_its_status_alone() -> None:
+    """Retell reads nothing else of it, and would send again what was taken."""
+    world = World(webhook=Network((200, b'{"success":false,"status_code":500}')))
+
+    assert (await world.ask(EVENT)).status == 200
+    assert world.arms["webhook"].breaker.snapshot(0.0).failures == 0
 
 
 async def test_a_backend_that_fails_for_a_reason_of_its_own_is_rescued_like_any_other() -> None:

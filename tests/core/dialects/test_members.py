@@ -26,6 +26,19 @@ def test_a_text_deep_down_can_be_replaced() -> None:
     assert changed == b'{"id":1e2,"params":{"_meta":{"x": 1.0},"name":"new"}}'
 
 
+def test_half_an_emoji_is_no_fault_of_the_document() -> None:
+    """What is recognised in spite of it can be translated in spite of it."""
+    document = rb'{"name":"old","params":{"\ud83d":1,"name":"old"},"transcript":"ok \ude00"}'
+
+    changed = json.loads(with_text(document, ("params", "name"), "new"))
+
+    assert changed == {
+        "name": "old",
+        "params": {"\ufffd": 1, "name": "new"},
+        "transcript": "ok \ufffd",
+    }
+
+
 @pytest.mark.parametrize(
     ("document", "path"),
     [
