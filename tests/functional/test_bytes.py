@@ -20,10 +20,13 @@ from tests.functional.wire import (
     Peer,
     Seen,
     answers,
+    mcp,
     request,
     response,
+    rpc,
     says,
     says_and_closes,
+    text,
     until,
 )
 
@@ -393,6 +396,25 @@ async def test_a_good_answer_with_surplus_bytes_is_delivered_and_its_connection_
     assert world.webhook.connections == 20
     assert not world.mcp.seen
     assert (await sidecar.breaker("webhook"))["failures"] == 0
+
+
+async def test_surplus_bytes_behind_a_bookings_answer_book_nothing_twice(world: World) -> None:
+    """R9 with another arm at hand: the answer is good, so nobody else is asked."""
+
+    async def twice(peer: Peer, seen: Seen) -> bool:
+        await peer.send(rpc(seen, text('{"booked":true}')) + b"\r\nsurplus")
+        return True
+
+    world.mcp.play = mcp(twice)
+    sidecar = await world.sidecar()
+
+    got = [await sidecar.call("book_appointment", f"id_{n}") for n in range(5)]
+
+    assert {(answer.body, answer.arm) for answer in got} == {(b'{"booked":true}', "mcp")}
+    assert len(world.mcp.tools) == 5
+    assert world.mcp.connections == 5
+    assert not world.webhook.seen
+    assert (await sidecar.breaker())["failures"] == 0
 
 
 async def test_surplus_bytes_that_come_later_meet_no_other_caller(world: World) -> None:

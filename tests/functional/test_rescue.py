@@ -121,7 +121,9 @@ async def test_a_write_goes_on_only_if_it_cannot_have_run(
         play = runs(text(f"Unknown tool: {SLOTS}", isError=True))
         read = True
     world.mcp.play = mcp(play)
-    sidecar = await world.sidecar(backends={"mcp": {"timeout": "200ms"}})
+    sidecar = await world.sidecar(
+        backends={"mcp": {"timeout": "200ms"}}, tools={BOOK: {"linger": "100ms"}}
+    )
     rescued = write if tool == BOOK else read
 
     answer = await sidecar.call(tool)
