@@ -5,8 +5,9 @@ WORKDIR /src
 COPY pyproject.toml setup.cfg README.md LICENSE ./
 COPY proxy proxy
 COPY backends backends
+# Compiled here: nothing is written later, and every start and health check would compile anew.
 RUN python -m venv /opt/callsplit \
- && /opt/callsplit/bin/pip install --no-cache-dir --no-compile .
+ && /opt/callsplit/bin/pip install --no-cache-dir .
 
 FROM ${BASE}
 LABEL org.opencontainers.image.title="callsplit" \
