@@ -59,7 +59,10 @@ def _change(action: str, arm: str, reason: str, admin: Admin) -> None:
 def reset(
     arm: str = ARM, reason: str = REASON, admin: str = ADMIN, admin_token: str = TOKEN
 ) -> None:
-    """Close it and forget what was counted; from then on it works by itself again."""
+    """Close it and forget what was counted.
+
+    From then on it works by itself again.
+    """
     _change("reset", arm, reason, Admin(admin, admin_token))
 
 

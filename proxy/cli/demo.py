@@ -25,9 +25,9 @@ def demo(
         float, typer.Option(min=0.5, max=50, help="Calls that begin per second.")
     ] = 4.0,
 ) -> None:
-    """Run a sidecar on two demo arms, call it as Retell does, break an arm, heal it.
+    """Split live demo calls, break an arm, watch the rescue.
 
-    Exit 1 if a caller was not answered or a booking ran twice.
+    Runs a sidecar on two demo arms and calls it as Retell does.  Exit 1 if a caller was not answered or a booking ran twice.
     """
     if 0 < seconds < SHORTEST:
         raise typer.BadParameter(f"the acts need {SHORTEST:g} s at least", param_hint="--seconds")

@@ -45,7 +45,10 @@ def explain(
     ] = None,
     output: Format = FORMAT,
 ) -> None:
-    """Tell why a call goes where it goes: by a rules file, or by a running sidecar (--admin)."""
+    """Tell why a call goes where it goes.
+
+    By a rules file, or by a running sidecar (--admin).
+    """
     if call_id is None and body is None:
         fail("which call? give --call-id, --body or both", USAGE)
     if call_id is not None and not _is_text(call_id):

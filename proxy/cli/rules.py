@@ -44,7 +44,10 @@ FileOnly = Annotated[
 
 @rules_app.command()
 def check(path: RulesPath = None, env_file: EnvFile = None, file_only: FileOnly = False) -> None:
-    """Tell everything that is wrong with a rules file; exit 1 if it cannot go into force."""
+    """Tell all that is wrong with a rules file.
+
+    Exit 1 if it cannot go into force.
+    """
     settings = _settings(path, env_file)
     loaded = _loaded(settings)
     _print_notes(loaded)
@@ -64,7 +67,10 @@ def show(
     env_file: EnvFile = None,
     output: Annotated[Form, typer.Option("--output", "-o", help="Form of the data.")] = Form.YAML,
 ) -> None:
-    """Print every effective value, defaults included; secrets stand as references."""
+    """Print every value in effect.
+
+    Defaults included; secrets stand as references.
+    """
     from proxy.core.rules.show import shown
 
     _dump(shown(_loaded(_settings(path, env_file)).rules), output)

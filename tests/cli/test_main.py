@@ -3,6 +3,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
 from typer.testing import CliRunner
 
 from proxy import __version__
@@ -14,6 +15,13 @@ def test_help_lists_every_command() -> None:
 
     for command in ("serve", "demo", "rules", "explain", "status", "health", "breaker"):
         assert command in out
+
+
+@pytest.mark.parametrize("group", [[], ["rules"], ["breaker"]])
+def test_no_commands_summary_is_cut_off(group: list[str]) -> None:
+    out = CliRunner(env={"COLUMNS": "80"}).invoke(app, [*group, "--help"]).stdout
+
+    assert "..." not in out
 
 
 def test_the_version_is_told() -> None:
