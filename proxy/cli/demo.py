@@ -27,7 +27,8 @@ def demo(
 ) -> None:
     """Split live demo calls, break an arm, watch the rescue.
 
-    Runs a sidecar on two demo arms and calls it as Retell does.  Exit 1 if a caller was not answered or a booking ran twice.
+    Runs a sidecar on two demo arms and calls it as Retell does.  Exit 1 if a caller was not
+    answered or a booking ran twice.
     """
     if 0 < seconds < SHORTEST:
         raise typer.BadParameter(f"the acts need {SHORTEST:g} s at least", param_hint="--seconds")

@@ -21,7 +21,7 @@ def test_help_lists_every_command() -> None:
 def test_no_commands_summary_is_cut_off(group: list[str]) -> None:
     out = CliRunner(env={"COLUMNS": "80"}).invoke(app, [*group, "--help"]).stdout
 
-    assert "..." not in out
+    assert "..." not in out.partition("Commands:")[2]
 
 
 def test_the_version_is_told() -> None:
