@@ -100,7 +100,9 @@ def test_nobody_there_is_critical_and_says_how_to_start_it() -> None:
 
 
 def test_waiting_ends_as_soon_as_it_is_ready() -> None:
+    """Ready, not without a warning: a breaker may stay open for long."""
     assert run(ready(), "--wait", "30").exit_code == 0
+    assert run(ready(OPEN), "--wait", "3600").exit_code == 1
 
 
 def test_waiting_gives_up_in_the_end() -> None:
