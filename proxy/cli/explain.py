@@ -207,7 +207,7 @@ def _judged(page: dict[str, Any]) -> str:
 
 def _record(record: dict[str, Any]) -> str:
     ended = ", ended" if record["ended"] else ""
-    return f"{record['arm']} by {record['reason']}, seen {_stamp(record['seen_ms'])}{ended}"
+    return f"{record['arm']} by {record['reason']}, seen about {_stamp(record['seen_ms'])}{ended}"
 
 
 def _overrides(page: dict[str, Any]) -> list[tuple[str, ...]]:

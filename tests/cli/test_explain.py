@@ -229,7 +229,7 @@ def test_a_running_sidecar_is_asked_with_admin() -> None:
     assert admin.asked == [("GET", "/explain?call_id=call+a", "Bearer hush")]
     assert result.exit_code == 0
     for fact in (
-        "mcp by share, seen 2026-01-01T00:00:00+00:00, ended",
+        "mcp by share, seen about 2026-01-01T00:00:00+00:00, ended",
         "3, since 2026-01-01T00:00:00+00:00 by ops: step",
         "kill switch ON",
         "the call's record",
