@@ -34,14 +34,15 @@ PENDING = "It may have happened already."
 
 def rules(mcp: Origin, webhook: Origin, **sections: Any) -> Document:
     """Both arms, everything to MCP, no limits, no credentials; `sections` are merged into it."""
+    patient = {"connect_timeout": "10s"}  # the machine may be busy with other things
     whole: Document = {
         "version": 1,
         "listen": {"address": "127.0.0.1:0", "drain_grace": "5s"},
         "admin": {"address": "127.0.0.1:0"},
         "split": {"to": "mcp", "otherwise": "webhook", "percent": 100, "salt": "functional"},
         "backends": {
-            "mcp": {"handler": "mcp", "url": f"{mcp.url}/mcp", "timeout": "2s"},
-            "webhook": {"handler": "webhook", "url": f"{webhook.url}/hook", "timeout": "5s"},
+            "mcp": {"handler": "mcp", "url": f"{mcp.url}/mcp", "timeout": "10s", **patient},
+            "webhook": {"handler": "webhook", "url": f"{webhook.url}/hook", **patient},
         },
         "tools": {
             "default": {"effect": "write", "say": SAY, "say_pending": PENDING},

@@ -111,6 +111,11 @@ ROWS: dict[str, tuple[Play, bool, bool, str, int]] = {
 }  # fmt: skip
 
 
+def until_it_hangs(play: Play) -> dict[str, Any]:
+    """Little patience only with an arm that never answers: the machine may be slow itself."""
+    return {"mcp": {"timeout": "200ms"}} if play is freezes else {}
+
+
 @pytest.mark.parametrize("tool", [BOOK, SLOTS])
 @pytest.mark.parametrize(("play", "write", "read", "why", "failures"), ROWS.values(), ids=ROWS)
 async def test_a_write_goes_on_only_if_it_cannot_have_run(
@@ -121,9 +126,7 @@ async def test_a_write_goes_on_only_if_it_cannot_have_run(
         play = runs(text(f"Unknown tool: {SLOTS}", isError=True))
         read = True
     world.mcp.play = mcp(play)
-    sidecar = await world.sidecar(
-        backends={"mcp": {"timeout": "200ms"}}, tools={BOOK: {"linger": "100ms"}}
-    )
+    sidecar = await world.sidecar(backends=until_it_hangs(play), tools={BOOK: {"linger": "100ms"}})
     rescued = write if tool == BOOK else read
 
     answer = await sidecar.call(tool)
@@ -144,7 +147,7 @@ async def test_what_fails_before_the_tool_was_asked_for_has_not_run_it(
 ) -> None:
     """The handshake with an MCP server runs nothing: a write goes on to the webhook."""
     world.mcp.play = play
-    sidecar = await world.sidecar(backends={"mcp": {"timeout": "200ms"}})
+    sidecar = await world.sidecar(backends=until_it_hangs(play))
 
     answer = await sidecar.call(BOOK)
 
@@ -226,7 +229,8 @@ async def test_a_backend_of_the_users_own_is_an_arm_like_any_other(
 ) -> None:
     (world.folder / f"own_{does}.py").write_text(OWN_BACKEND)
     monkeypatch.syspath_prepend(world.folder)
-    own = {"handler": f"own_{does}:Own", "options": {"does": does}, "timeout": "150ms"}
+    timeout = "150ms" if does == "hang" else "10s"
+    own = {"handler": f"own_{does}:Own", "options": {"does": does}, "timeout": timeout}
     document = world.rules()
     document["backends"]["mcp"] = own
     async with running(world.folder, document, crashes=does == "crash") as sidecar:
