@@ -44,6 +44,7 @@ from proxy.core.rescue import (
     says_pending,
 )
 from proxy.core.routes import RouteId
+from proxy.core.soundness import unsound
 from proxy.core.tool_table import Terms
 from proxy.core.verdict import BREAKER_OPEN, CUT, judge_failure, judge_reply
 from proxy.edge import Visit
@@ -248,6 +249,8 @@ class Handler:
         answer = task.result()
         if isinstance(answer, Exception):
             raise answer
+        if wrong := unsound(answer):
+            raise TypeError(f"the backend's answer is {wrong}")
         return answer
 
     async def _hold(

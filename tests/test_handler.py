@@ -745,6 +745,22 @@ async def test_a_backend_in_process_answers_and_fails_like_any_other() -> None:
     assert header(await world.ask(BOOK), b"x-callsplit-reason") == [b"rescue_connect"]
 
 
+@pytest.mark.parametrize(
+    "answer",
+    [None, Reply(200, [(b"a", b"b\r\nc: d")], b"{}"), Reply(200, [], "text")],  # type: ignore[arg-type]
+)
+async def test_an_answer_that_cannot_be_written_is_a_crash_not_a_reset(answer: Any) -> None:
+    class Odd(Forwarding):
+        async def handle(self, call: Call, send: Send) -> Reply:
+            return answer  # type: ignore[no-any-return]
+
+    world = World(backend=Odd, in_process=True)
+    reply = await world.ask(BOOK)
+
+    assert said(reply)["message"] == world.line.tools.get("book").say_pending.plain
+    assert [what for what, _ in world.watch.told].count("crashed") == 1
+
+
 # -- Streams.
 
 

@@ -19,6 +19,9 @@ from structlog.typing import EventDict, FilteringBoundLogger
 TEXT_LIMIT = 512
 """Characters of one text field; the rest is cut."""
 
+TRACE_LIMIT = 8192
+"""Characters of a traceback, counted from its end."""
+
 
 def stamp(wall_ms: int) -> str:
     """RFC 3339, UTC, milliseconds."""
@@ -53,7 +56,12 @@ def cap(value: str | None) -> str | None:
 
 
 def _capped(_: object, __: str, event: EventDict) -> EventDict:
-    return {key: cap(v) if isinstance(v, str) else v for key, v in event.items()}
+    return {key: _cap_field(key, v) if isinstance(v, str) else v for key, v in event.items()}
+
+
+def _cap_field(key: str, text: str) -> str | None:
+    """What went wrong stands at a traceback's end."""
+    return text[-TRACE_LIMIT:] if key == "exception" else cap(text)
 
 
 def configure(

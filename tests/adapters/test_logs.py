@@ -4,7 +4,7 @@ import io
 
 import orjson
 
-from proxy.adapters.logs import TEXT_LIMIT, cap, configure, dump, stamp
+from proxy.adapters.logs import TEXT_LIMIT, TRACE_LIMIT, cap, configure, dump, stamp
 
 WALL_MS = 1_767_225_600_123
 
@@ -37,6 +37,24 @@ def test_an_exception_becomes_a_field() -> None:
     log.error("exchange_crashed", exc_info=ValueError("odd"))
 
     assert "ValueError: odd" in orjson.loads(stream.getvalue())["exception"]
+
+
+def test_of_a_long_traceback_the_end_is_kept() -> None:
+    def deep(n: int) -> None:
+        if n:
+            deep(n - 1)
+        raise ValueError("the cause")
+
+    stream = io.StringIO()
+    log = configure(lambda: WALL_MS, stream=stream)
+    try:
+        deep(50)
+    except ValueError as error:
+        log.error("exchange_crashed", exc_info=error)
+
+    text = orjson.loads(stream.getvalue())["exception"]
+    assert text.endswith("ValueError: the cause")
+    assert TEXT_LIMIT < len(text) <= TRACE_LIMIT
 
 
 def test_a_long_text_is_capped() -> None:
