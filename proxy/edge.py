@@ -107,11 +107,10 @@ class Edge:
 
     def authorise(self, call: Call, visit: Visit, wall_ms: int) -> None:
         """Judge a recognised call and set `call.signed`; raises `Refused` 401."""
-        failure, visit.credential, call.signed = self._rules.auth.check(
-            call.kind, visit.kinds, visit.presented, call.body, wall_ms
-        )
-        if failure is not None:
-            raise self._unauthorised(visit, failure)
+        result = self._rules.auth.check(call.kind, visit.kinds, visit.presented, call.body, wall_ms)
+        visit.credential, call.signed = result.credential, result.signed
+        if result.failure is not None:
+            raise self._unauthorised(visit, result.failure)
         self._count_address(visit)
 
     def meter(self, call: Call, visit: Visit, now: float) -> None:

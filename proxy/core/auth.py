@@ -7,11 +7,20 @@ from dataclasses import dataclass
 from enum import StrEnum
 from functools import reduce
 from operator import and_, or_
-from typing import NamedTuple
+
+from msgspec import Struct
 
 from proxy.core.model import Head, Kind
 from proxy.core.requirement import OPEN, SIGNATURE, TOKEN, Requirement
-from proxy.core.signature import HEADER, TOLERANCE_MS, SignatureResult, Stamp, identify, read
+from proxy.core.signature import (
+    HEADER,
+    TOLERANCE_MS,
+    Key,
+    SignatureResult,
+    Stamp,
+    identify,
+    read,
+)
 from proxy.core.tokens import TokenSet, bearer
 
 
@@ -41,7 +50,7 @@ class Credentials:
             raise ValueError("a token or key is empty: it would let anybody in")
 
 
-class Presented(NamedTuple):
+class Presented(Struct, frozen=True, gc=False):
     """What a head shows: a token, already judged, and a signature that waits for the body."""
 
     token: int  # the place of the token that holds, or -1
@@ -50,7 +59,7 @@ class Presented(NamedTuple):
     possible: int  # the proofs that it may turn out to hold
 
 
-class AuthResult(NamedTuple):
+class AuthResult(Struct, frozen=True, gc=False):
     """What a request proved.
 
     `failure` is None if it may pass.  `credential` names what it proved itself by (never the secret
@@ -94,7 +103,7 @@ class AuthPolicy:
     ) -> None:
         self._require = dict(require)
         self._tokens = TokenSet(credentials.tokens)
-        self._keys = credentials.keys
+        self._keys = tuple(map(Key, credentials.keys))
         self._tolerance_ms = tolerance_ms
         self._gates: dict[frozenset[Kind], Gate] = {}
         self._token_names = [f"token_{place}" for place in range(len(credentials.tokens))]

@@ -55,7 +55,7 @@ def check_request(head: Head, version: tuple[int, int]) -> None:
         raise _bad_method(head.method)
     if version not in _VERSIONS:
         raise Refused(505, "http_version", "Only HTTP/1.0 and HTTP/1.1 are spoken.", close=True)
-    if head.repeated and not _SINGLE.isdisjoint(head.repeated):
+    if not _SINGLE.isdisjoint(head.repeated):
         raise Refused(400, "repeated_header", "A header stands twice.", close=True)
     named = head.named
     host = named.get(b"host", b"")
@@ -68,7 +68,7 @@ def check_request(head: Head, version: tuple[int, int]) -> None:
         _check_coding(named, version)
     elif not named.get(b"content-length", b"0").isdigit():
         raise Refused(400, "bad_framing", "Content-Length is no number.", close=True)
-    if named.get(b"expect", b"100-continue").lower() != b"100-continue":
+    if b"expect" in named and named[b"expect"].lower() != b"100-continue":
         raise Refused(417, "expectation_failed", "Expect may only ask for 100-continue.")
 
 
@@ -96,6 +96,7 @@ def _bad_method(method: str) -> Refused:
     return Refused(501, "unknown_method", "This method is not known here.", close=True)
 
 
+@lru_cache(maxsize=256)  # of those that pass
 def _check_target(target: str) -> None:
     if len(target) > MAX_TARGET:
         raise Refused(414, "target_too_long", "The request target is too long.", close=True)

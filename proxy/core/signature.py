@@ -11,6 +11,7 @@ import re
 from binascii import unhexlify
 from collections.abc import Sequence
 from enum import StrEnum
+from hashlib import sha256
 from typing import TypeAlias
 
 HEADER = b"x-retell-signature"
@@ -36,11 +37,37 @@ class SignatureResult(StrEnum):
 
 
 _WRONG = (SignatureResult.WRONG, -1)
+_BLOCK = 64  # bytes of SHA-256
+_INNER, _OUTER = (bytes(byte ^ pad for byte in range(256)) for pad in (0x36, 0x5C))
 
 
-def sign(key: bytes, body: bytes, ms: int) -> bytes:
+class Key:
+    """A secret to verify with: its HMAC (RFC 2104) begun once, not anew for every request.
+
+    That halves what a signature costs.
+    """
+
+    __slots__ = ("_inner", "_outer")
+
+    def __init__(self, secret: bytes) -> None:
+        block = secret if len(secret) <= _BLOCK else sha256(secret).digest()
+        block = block.ljust(_BLOCK, b"\0")
+        self._inner = sha256(block.translate(_INNER))
+        self._outer = sha256(block.translate(_OUTER))
+
+    def digest(self, body: bytes, ms: bytes) -> bytes:
+        """The raw digest over `body` and the milliseconds in decimal."""
+        inner = self._inner.copy()
+        inner.update(body)
+        inner.update(ms)
+        outer = self._outer.copy()
+        outer.update(inner.digest())
+        return outer.digest()
+
+
+def sign(secret: bytes, body: bytes, ms: int) -> bytes:
     """Return the header's value for `body`, signed at `ms` (unix milliseconds)."""
-    digest = hmac.digest(key, b"%b%d" % (body, ms), "sha256")
+    digest = hmac.digest(secret, b"%b%d" % (body, ms), "sha256")
     return b"v=%d,d=%b" % (ms, digest.hex().encode())
 
 
@@ -51,7 +78,7 @@ def read(header: bytes) -> Stamp | None:
 
 
 def verify(
-    keys: Sequence[bytes],
+    secrets: Sequence[bytes],
     body: bytes,
     header: bytes | None,
     wall_ms: int,
@@ -63,11 +90,11 @@ def verify(
     stamp = read(header)
     if stamp is None:
         return SignatureResult.MALFORMED
-    return identify(keys, body, stamp, wall_ms, tolerance_ms)[0]
+    return identify(tuple(map(Key, secrets)), body, stamp, wall_ms, tolerance_ms)[0]
 
 
 def identify(
-    keys: Sequence[bytes],
+    keys: Sequence[Key],
     body: bytes,
     stamp: Stamp,
     wall_ms: int,
@@ -78,9 +105,9 @@ def identify(
     An exact `tolerance_ms` is still in time, as in Retell's SDKs.
     """
     ms, digest = stamp
-    message, signer = b"%b%d" % (body, ms), -1
+    text, signer = b"%d" % ms, -1
     for place, key in enumerate(keys):  # To the end: how long it takes says nothing of which key.
-        if hmac.compare_digest(hmac.digest(key, message, "sha256"), digest):
+        if hmac.compare_digest(key.digest(body, text), digest):
             signer = place
     if signer < 0:
         return _WRONG

@@ -105,7 +105,7 @@ def test_primary_and_backup_token_hold(place: int, name: bytes) -> None:
     auth = policy()
     asked = with_fields([(name, b"bEaReR " + TOKENS[place])])
 
-    assert judge(auth, Kind.MCP, MCP_PATH, asked) == (None, f"token_{place}", False)
+    assert judge(auth, Kind.MCP, MCP_PATH, asked) == AuthResult(None, f"token_{place}", False)
 
 
 @pytest.mark.parametrize(
@@ -154,7 +154,9 @@ def test_connection_cannot_switch_authentication_off() -> None:
 def test_any_key_may_have_signed(place: int) -> None:
     asked = head(signature=sign(KEYS[place], BODY, NOW))
 
-    assert judge(policy(), Kind.EVENT, RETELL, asked) == (None, f"signature_{place}", True)
+    assert judge(policy(), Kind.EVENT, RETELL, asked) == AuthResult(
+        None, f"signature_{place}", True
+    )
 
 
 @pytest.mark.parametrize(
@@ -174,7 +176,7 @@ def test_a_signature_that_does_not_hold_over_the_body_is_refused_after_it(
     auth, asked = policy(), head(signature=signature)
 
     assert auth.could_satisfy(RETELL, auth.present(asked))
-    assert judge(auth, Kind.FUNCTION, RETELL, asked) == (failure, "", False)
+    assert judge(auth, Kind.FUNCTION, RETELL, asked) == AuthResult(failure, "", False)
 
 
 @pytest.mark.parametrize("bit", [0, 7, 200, 439])
@@ -266,7 +268,7 @@ def test_the_failure_told_is_the_nearest_miss_that_matters(
 def test_a_token_names_the_credential_before_a_signature() -> None:
     asked = head(TOKENS[1], SIGNED)
 
-    assert judge(policy(), Kind.ARGS, FUNCTION_PATH, asked) == (None, "token_1", True)
+    assert judge(policy(), Kind.ARGS, FUNCTION_PATH, asked) == AuthResult(None, "token_1", True)
 
 
 # --- kinds without a rule of their own ---------------------------------------------------------
@@ -301,8 +303,10 @@ def test_none_written_out_opens_its_own_kind_only() -> None:
 def test_without_any_rule_every_kind_is_open(kind: Kind, kinds: frozenset[Kind]) -> None:
     auth = policy({})
 
-    assert judge(auth, kind, kinds, head()) == (None, "", False)
-    assert judge(auth, kind, kinds, head(token=b"wrong", signature=FORGED)) == (None, "", False)
+    assert judge(auth, kind, kinds, head()) == AuthResult(None, "", False)
+    assert judge(auth, kind, kinds, head(token=b"wrong", signature=FORGED)) == AuthResult(
+        None, "", False
+    )
 
 
 def test_an_open_kind_still_learns_who_asked() -> None:

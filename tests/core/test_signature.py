@@ -1,3 +1,4 @@
+import hmac
 import json
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from retell.lib import webhook_auth
 
-from proxy.core.signature import SignatureResult, identify, read, sign, verify
+from proxy.core.signature import Key, SignatureResult, identify, read, sign, verify
 
 VECTORS = json.loads((Path(__file__).parent.parent / "vectors" / "signature.json").read_text())
 KEY = b"key_test_0123456789abcdef"
@@ -101,13 +102,23 @@ def test_a_megabyte_of_header_is_malformed_at_once() -> None:
 
 
 def test_any_of_several_keys_will_do_and_is_named_by_its_place() -> None:
-    keys = [b"one", b"two", b"three"]
-    for place, key in enumerate(keys):
-        stamp = read(sign(key, b"{}", NOW))
+    secrets = [b"one", b"two", b"three"]
+    keys = [Key(secret) for secret in secrets]
+    for place, secret in enumerate(secrets):
+        stamp = read(sign(secret, b"{}", NOW))
 
         assert stamp is not None
         assert identify(keys, b"{}", stamp, NOW) == (SignatureResult.OK, place)
-        assert identify([b"four"], b"{}", stamp, NOW) == (SignatureResult.WRONG, -1)
+        assert identify([Key(b"four")], b"{}", stamp, NOW) == (SignatureResult.WRONG, -1)
+
+
+@given(st.binary(max_size=200), st.binary(), st.integers(0, 10**15))
+@example(b"k" * 64, b"{}", NOW)
+@example(b"k" * 65, b"{}", NOW)
+def test_a_key_begun_once_gives_what_the_library_gives(secret: bytes, body: bytes, ms: int) -> None:
+    key, message = Key(secret), b"%b%d" % (body, ms)
+    for _ in range(2):
+        assert key.digest(body, b"%d" % ms) == hmac.digest(secret, message, "sha256")
 
 
 def test_without_a_key_nothing_verifies() -> None:
