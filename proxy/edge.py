@@ -7,10 +7,11 @@ What they raise, `refuse` shapes.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Awaitable, Collection
 from dataclasses import dataclass
 
 import orjson
+from msgspec import Struct
 
 from proxy.core.addresses import NOWHERE, Networks
 from proxy.core.auth import AuthPolicy, Failure, Presented
@@ -42,8 +43,7 @@ class EdgeRules:
     backend_paths: Collection[str] = ()  # where backends are called: never reached directly
 
 
-@dataclass(slots=True)
-class Visit:
+class Visit(Struct, gc=False):
     """What the edge knows of one request.
 
     `route` None: a path that is not ours, to be passed through.  `credential` names what the
@@ -54,14 +54,10 @@ class Visit:
     presented: Presented
     arrived: float
     route: Route | None = None
+    kinds: frozenset[Kind] = _NO_KINDS  # what its path takes; none: nothing to authorise
     forced: str | None = None  # the arm that a holder of the force token named
     credential: str = ""
     counted: bool = False  # against its address
-
-    @property
-    def kinds(self) -> frozenset[Kind]:
-        """What its path takes; nothing where there is nothing to authorise."""
-        return self.route.kinds if self.route is not None else _NO_KINDS
 
 
 class Edge:
@@ -70,6 +66,7 @@ class Edge:
     def __init__(self, rules: EdgeRules, watch: Watch, previous: Edge | None = None) -> None:
         self._rules = rules
         self._watch = watch
+        self._allow = rules.allow or None
         tool_before = previous._by_tool if previous is not None else None
         address_before = previous._by_address if previous is not None else None
         self._by_tool: Gcra | None = _limiter(rules.tool_limit, tool_before)
@@ -86,13 +83,15 @@ class Edge:
             secure=incoming.secure,
             trusted=rules.trusted,
         )
-        if rules.allow and head.peer not in rules.allow:
+        if self._allow is not None and head.peer not in self._allow:
             raise Refused(403, "address_not_allowed", "This address may not ask.", close=True)
         visit = Visit(head, rules.auth.present(head), now)
         if not visit.presented.possible:
             self._count_address(visit)
         check_request(head, incoming.version)
-        visit.route = self._route(head)
+        route = visit.route = self._route(head)
+        if route is not None:
+            visit.kinds = route.kinds
         if (incoming.declared_length() or 0) > rules.body_limit:
             raise Refused(413, "body_too_large", "The request body is too large.", close=True)
         self._check_reach(visit)
@@ -100,10 +99,10 @@ class Edge:
             self._read_force(visit, rules.force)
         return visit
 
-    async def body(self, incoming: Incoming, visit: Visit, now: float) -> bytes:
+    def body(self, incoming: Incoming, now: float) -> Awaitable[bytes]:
         """The whole body, as sent; raises `Refused` 413, 408 or 400, or `ClientGone`."""
-        del visit  # Every path has the same limit.
-        return await incoming.read(self._rules.body_limit, now + self._rules.body_timeout)
+        rules = self._rules
+        return incoming.read(rules.body_limit, now + rules.body_timeout)
 
     def authorise(self, call: Call, visit: Visit, wall_ms: int) -> None:
         """Judge a recognised call and set `call.signed`; raises `Refused` 401."""

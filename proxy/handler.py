@@ -124,7 +124,7 @@ class Handler:
         if visit.route is not None and visit.route.id is RouteId.HEALTH:
             x.outcome = "ok"
             return line.health()
-        body = await line.edge.body(incoming, visit, x.started)
+        body = await line.edge.body(incoming, x.started)
         x.bytes_in = len(body)
         if visit.route is None:
             return await self._pass_through(line, visit, body, x)

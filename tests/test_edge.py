@@ -62,7 +62,7 @@ class Gate:
     async def pass_through(self, asked: FakeIncoming, now: float = 1000.0) -> Visit:
         """All that the edge does on a request's path."""
         visit = self.edge.screen(asked, now)
-        body = await self.edge.body(asked, visit, now)
+        body = await self.edge.body(asked, now)
         if visit.route is not None and visit.kinds:
             call = recognise(visit.route, visit.head, body, CallIds())
             self.edge.authorise(call, visit, WALL)
