@@ -264,7 +264,7 @@ class App:
         if fd is None:
             return None
         later = asyncio.get_running_loop().call_later
-        return AccessLog(fd, later=later, wall_ms=self.clock.wall_ms)
+        return AccessLog(fd, later=later, now=self.clock.now, wall_ms=self.clock.wall_ms)
 
     async def _serve_pages(self, pages: web.Application, address: Address) -> tuple[str, int]:
         runner = web.AppRunner(pages, access_log=None, shutdown_timeout=1.0)

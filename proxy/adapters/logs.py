@@ -40,13 +40,14 @@ def dump(fields: dict[str, Any]) -> bytes:
         return orjson.dumps(fields, default=str, option=orjson.OPT_APPEND_NEWLINE)
     except (TypeError, ValueError):
         return orjson.dumps(
-            {key: _clean(value) for key, value in fields.items()},
+            {key: clean(value) for key, value in fields.items()},
             default=str,
             option=orjson.OPT_APPEND_NEWLINE,
         )
 
 
-def _clean(value: object) -> object:
+def clean(value: Any) -> Any:
+    """Text that can be written; anything else as it is."""
     return value.encode(errors="replace").decode() if isinstance(value, str) else value
 
 

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 import orjson
 import pytest
 
-from proxy.adapters.access import AccessLog, line
-from proxy.adapters.logs import configure
+from proxy.adapters.access import AccessLog, line, text
+from proxy.adapters.logs import configure, stamp
 from proxy.core.exchange import Attempt, Exchange
 from proxy.core.model import Counts, Kind, Ran, Reason, Verdict
 
@@ -16,9 +16,9 @@ WALL_MS = 1_767_225_600_123
 GOOD = Verdict("success", Ran.YES, Counts.SUCCESS)
 
 
-def exchange() -> Exchange:
+def exchange(request_id: str = "r1") -> Exchange:
     return Exchange(
-        "r1", 10.0, kind=Kind.FUNCTION, call_id="call_1", tool="book", arm="mcp",
+        request_id, 10.0, kind=Kind.FUNCTION, call_id="call_1", tool="book", arm="mcp",
         reason=Reason.SHARE, outcome="ok", status=200, ended=10.25,
         attempts=[Attempt("mcp", GOOD, 0.2, 200)],
     )  # fmt: skip
@@ -48,7 +48,7 @@ def pipe() -> Iterator[tuple[int, int]]:
 
 
 def test_a_line_tells_where_a_call_went_and_why() -> None:
-    fields = orjson.loads(orjson.dumps(line(exchange(), WALL_MS)))
+    fields = orjson.loads(text([line(exchange(), WALL_MS)]))
 
     assert fields["call_id"] == "call_1"
     assert (fields["kind"], fields["tool"]) == ("function", "book")
@@ -63,17 +63,41 @@ def test_access_lines_and_events_have_the_same_frame() -> None:
     stream = io.StringIO()
     configure(lambda: WALL_MS, stream=stream).info("rules_loaded")
     event = orjson.loads(stream.getvalue())
-    access = line(exchange(), WALL_MS)
+    access = orjson.loads(text([line(exchange(), WALL_MS)]))
 
     assert list(event) == list(access)[: len(event)]
-    assert type(event["timestamp"]) is type(access["timestamp"])
     assert event["timestamp"] == access["timestamp"]
+
+
+def test_a_path_that_is_no_text_does_not_cost_its_line_nor_the_others() -> None:
+    odd = exchange("odd")
+    odd.path = b"/caf\xe9".decode(errors="surrogateescape")
+
+    lines = text([line(exchange(), WALL_MS), line(odd, WALL_MS)]).splitlines()
+
+    told = [orjson.loads(each) for each in lines]
+    assert [(each["request_id"], each["path"]) for each in told] == [("r1", ""), ("odd", "/caf?")]
+
+
+def test_each_line_bears_the_time_at_which_its_exchange_ended(pipe: tuple[int, int]) -> None:
+    """They are encoded some at a time, by a clock that is not the wall's."""
+    read, write = pipe
+    log = AccessLog(write, later=Later(), now=lambda: 100.0, wall_ms=lambda: WALL_MS)
+    for ended in (98.5, 99.999):
+        x = exchange()
+        x.ended = ended
+        log.write(x)
+    log.close()
+
+    lines = os.read(read, 65536).splitlines()
+    stamps = [orjson.loads(each)["timestamp"] for each in lines]
+    assert stamps == [stamp(WALL_MS - 1500), stamp(WALL_MS - 1)]
 
 
 def test_lines_are_written_together_when_the_timer_rings(pipe: tuple[int, int]) -> None:
     read, write = pipe
     later = Later()
-    log = AccessLog(write, later=later, wall_ms=lambda: WALL_MS)
+    log = AccessLog(write, later=later, now=lambda: 10.25, wall_ms=lambda: WALL_MS)
     log.write(exchange())
     log.write(exchange())
     assert len(later.calls) == 1
@@ -92,18 +116,24 @@ def test_a_full_chunk_does_not_wait_for_the_timer(
 ) -> None:
     read, write = pipe
     monkeypatch.setattr(AccessLog, "CHUNK_BYTES", 1)
-    log = AccessLog(write, later=Later(), wall_ms=lambda: WALL_MS)
+    monkeypatch.setattr(AccessLog, "BATCH", 2)
+    log = AccessLog(write, later=Later(), now=lambda: 10.25, wall_ms=lambda: WALL_MS)
 
     log.write(exchange())
+    log.write(exchange())
 
-    assert orjson.loads(os.read(read, 65536))["event"] == "exchange_ended"
+    assert [orjson.loads(each)["event"] for each in os.read(read, 65536).splitlines()] == (
+        ["exchange_ended"] * 2
+    )
     log.close()
 
 
 def test_a_stalled_reader_costs_lines_and_never_a_call(pipe: tuple[int, int]) -> None:
     read, write = pipe
     big = b"x" * (1 << 20)  # more than a pipe holds
-    log = AccessLog(write, later=Later(), wall_ms=lambda: WALL_MS, pending_limit=1)
+    log = AccessLog(
+        write, later=Later(), now=lambda: 10.25, wall_ms=lambda: WALL_MS, pending_limit=1
+    )
     log._queue.put((big, 1))  # the thread hangs in this write
     while not log._queue.empty():
         pass
@@ -121,7 +151,9 @@ def test_a_stalled_reader_costs_lines_and_never_a_call(pipe: tuple[int, int]) ->
 
 
 def test_a_full_disk_is_counted(pipe: tuple[int, int]) -> None:
-    log = AccessLog(os.open("/dev/full", os.O_WRONLY), later=Later(), wall_ms=lambda: WALL_MS)
+    log = AccessLog(
+        os.open("/dev/full", os.O_WRONLY), later=Later(), now=lambda: 10.25, wall_ms=lambda: WALL_MS
+    )
     log.write(exchange())
     log.close()
 

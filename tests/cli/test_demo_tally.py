@@ -2,10 +2,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import orjson
 import pytest
 
 from backends.demo import Run, Salon
-from proxy.adapters.access import line as access_line
+from proxy.adapters.access import line, text
 from proxy.cli.demo_tally import CALLS_KEPT, Books, Since, Tally, percentile
 from proxy.core.exchange import Attempt, Exchange
 from proxy.core.model import Counts, Kind, Ran, Reason, Verdict
@@ -14,11 +15,16 @@ GOOD = Verdict("success", Ran.YES, Counts.SUCCESS)
 REFUSED = Verdict("not_sent", Ran.NO, Counts.FAILURE, why="connect")
 
 
+def access_line(x: Exchange) -> dict[str, Any]:
+    told: dict[str, Any] = orjson.loads(text([line(x, 0)]))
+    return told
+
+
 def started(call_id: str, arm: str) -> dict[str, Any]:
     """The access line of a call's first event, from the real writer of such lines."""
     x = Exchange("r1", 0.0, kind=Kind.EVENT, call_id=call_id, event="call_started")
     x.decided, x.arm, x.outcome = arm, "webhook", "ok"
-    return access_line(x, 0)
+    return access_line(x)
 
 
 def tool(call_id: str, decided: str, **told: Any) -> dict[str, Any]:
@@ -27,7 +33,7 @@ def tool(call_id: str, decided: str, **told: Any) -> dict[str, Any]:
     x.attempts, x.ended = [Attempt(decided, GOOD, 0.040, 200)], 0.042
     for name, value in told.items():
         setattr(x, name, value)
-    return access_line(x, 0)
+    return access_line(x)
 
 
 def test_calls_count_by_decision_and_tool_calls_by_who_answered() -> None:
@@ -101,7 +107,7 @@ def test_without_calls_there_is_no_actual_share() -> None:
 
 def test_lines_without_a_call_only_count_as_exchanges() -> None:
     tally = Tally()
-    tally.take(access_line(Exchange("r", 0.0), 0))
+    tally.take(access_line(Exchange("r", 0.0)))
     tally.take(tool("", "webhook"))
 
     assert (tally.exchanges, len(tally.rows)) == (2, 0)
