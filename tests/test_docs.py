@@ -212,11 +212,7 @@ def families() -> dict[str, tuple[str, str, tuple[str, ...]]]:
     metrics.at_start(["a"], live=lambda _: 0.0)
     metrics.show_breaker("a", "closed")
     metrics.rules_taken("0", wall_seconds=0.0)
-    labels = {
-        each.name: tuple(each.labels)
-        for each in vars(metrics).values()
-        if hasattr(each, "metric") and hasattr(each, "labels")
-    }
+    labels = {each.name: tuple(each.labels) for each in metrics.families}
     found = {}
     for family in metrics.registry.collect():
         own = labels.get(family.name)

@@ -13,7 +13,7 @@ from functools import partial
 from prometheus_client import CollectorRegistry, Gauge, Info
 
 from proxy import __version__
-from proxy.adapters.tallies import Counters, Tallies, Timings
+from proxy.adapters.tallies import Counters, Part, Tallies, Timings
 
 BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.0, 5.0, 10.0, 30.0)
 """Seconds.  They contain the thresholds that ops alert on (0.3, 0.5, 1) exactly."""
@@ -27,22 +27,15 @@ class Metrics:
     def __init__(self, namespace: str, *, registry: CollectorRegistry | None = None) -> None:
         self.registry = registry or CollectorRegistry()
         self._namespace = namespace
-        self._families: list[Counters | Timings] = []
-        c, t, g = self._counters, self._timings, self._gauge
-        self.requests = c(
-            "requests", "Exchanges by what they were, who answered and how they ended.",
-            "kind", "arm", "outcome", "code_class")  # fmt: skip
-        self.request_seconds = t(
-            "request_duration_seconds", "Time from a request's head to its answer.", "kind", "arm"
-        )
-        self.attempts = c("attempts", "Tries at an arm by verdict.", "arm", "verdict")
-        self.attempt_seconds = t("attempt_duration_seconds", "Time of one try at an arm.", "arm")
+        self.families: list[Counters | Part] = []
+        c, g = self._counters, self._gauge
+        # One row per exchange (`tool` is empty for what ran none), and one per attempt.
+        self.exchanges = Timings(("kind", "arm", "outcome", "code_class", "tool"), BUCKETS)
+        self.attempts = Timings(("arm", "verdict"), BUCKETS)
+        self._tell_in_parts()
         self.rescues = c(
             "rescues", "Answers that came from the other arm, by the arm that failed.",
             "from", "reason")  # fmt: skip
-        self.tools = c(
-            "tool_executions", "Tool calls by the arm that answered and their outcome.",
-            "tool", "arm", "outcome")  # fmt: skip
         self.breaker_transitions = c(
             "breaker_transitions", "Changes of an arm's breaker.", "arm", "from", "to"
         )
@@ -56,7 +49,7 @@ class Metrics:
             "auth_failures", "Requests with a missing or wrong credential.", "reason"
         )
         self.rate_limited = c("rate_limited", "Requests over a limit.", "scope")
-        self.registry.register(Tallies(self._families))
+        self.registry.register(Tallies(self.families))
         self.breaker_state = g(
             "breaker_state", "1 for the state that an arm's breaker is in.", "arm", "state"
         )
@@ -83,13 +76,30 @@ class Metrics:
 
     def _counters(self, name: str, help_text: str, *labels: str) -> Counters:
         family = Counters(f"{self._namespace}_{name}", help_text, labels)
-        self._families.append(family)
+        self.families.append(family)
         return family
 
-    def _timings(self, name: str, help_text: str, *labels: str) -> Timings:
-        family = Timings(f"{self._namespace}_{name}", help_text, labels, BUCKETS)
-        self._families.append(family)
-        return family
+    def _tell_in_parts(self) -> None:
+        exchanges, attempts, part = self.exchanges, self.attempts, self._part
+        part(
+            exchanges, "requests", "Exchanges by what they were, who answered and how they ended.",
+            "kind", "arm", "outcome", "code_class")  # fmt: skip
+        part(
+            exchanges, "request_duration_seconds", "Time from a request's head to its answer.",
+            "kind", "arm", timed=True)  # fmt: skip
+        part(
+            exchanges, "tool_executions", "Tool calls by the arm that answered and their outcome.",
+            "tool", "arm", "outcome")  # fmt: skip
+        part(attempts, "attempts", "Tries at an arm by verdict.", "arm", "verdict")
+        part(
+            attempts, "attempt_duration_seconds", "Time of one try at an arm.", "arm",
+            timed=True)  # fmt: skip
+
+    def _part(
+        self, whole: Timings, name: str, help_text: str, *labels: str, timed: bool = False
+    ) -> None:
+        family = f"{self._namespace}_{name}"
+        self.families.append(Part(whole, family, help_text, labels, timed=timed))
 
     def _gauge(self, name: str, help_text: str, *labels: str) -> Gauge:
         return Gauge(name, help_text, labels, namespace=self._namespace, registry=self.registry)
@@ -108,12 +118,12 @@ class Metrics:
     def at_start(self, arms: Iterable[str], *, live: Callable[[str], float]) -> None:
         """Make the children that must exist before their first event, or alerts see no data."""
         for arm in arms:
-            self.attempts[arm, "success"] += 0
-            self.attempts[arm, "failed"] += 0
+            self.attempts.foresee(arm, "success")
+            self.attempts.foresee(arm, "failed")
             self.config_faults[arm,] += 0
             self.live_calls.labels(arm).set_function(partial(live, arm))
             for kind in ("function", "args", "tools", "mcp", "event", "inbound"):
-                self.requests[kind, arm, "ok", "2xx"] += 0
+                self.exchanges.foresee(kind, arm, "ok", "2xx", "")
         for kind in ("function", "args", "tools", "mcp", "event", "inbound"):
             self.last_answers[kind,] += 0
         for reason in ("missing", "malformed", "wrong", "stale"):

@@ -2,14 +2,16 @@
 
 The client library's own counters take a lock and half a microsecond each, its histograms two and
 a half; five of them per call would be a quarter of what a call may cost.  These are a
-dictionary's cost.  They are written on the event loop alone, and read by one copy in C.
+dictionary's cost, and what several families tell of one exchange is written once.  They are
+written on the event loop alone, and read by one copy in C.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate
+from operator import add
 from typing import TypeAlias
 
 from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily
@@ -18,6 +20,8 @@ from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
 Labels: TypeAlias = tuple[str, ...]
+Row: TypeAlias = list[float]
+"""How many took so long, by bucket; then the sum of all durations."""
 
 
 class Counters(dict[Labels, float]):
@@ -34,25 +38,18 @@ class Counters(dict[Labels, float]):
 
     def metric(self) -> Metric:
         """As it stands now."""
-        family = CounterMetricFamily(self.name, self.help_text, labels=self.labels)
-        for labels, value in self.copy().items():
-            family.add_metric(labels, value)
-        return family
+        return counters(self.name, self.help_text, self.labels, self.copy())
 
 
-class Timings(dict[Labels, list[float]]):
-    """A family of histograms by label values.  A row holds a count per bucket, then the sum."""
+class Timings(dict[Labels, Row]):
+    """How often and how long, by label values; every family that tells of it is a `Part`."""
 
-    def __init__(
-        self, name: str, help_text: str, labels: Sequence[str], bounds: Sequence[float]
-    ) -> None:
+    def __init__(self, labels: Sequence[str], bounds: Sequence[float]) -> None:
         super().__init__()
-        self.name = name
-        self.help_text = help_text
         self.labels = labels
         self.bounds = tuple(bounds)
 
-    def __missing__(self, labels: Labels) -> list[float]:
+    def __missing__(self, labels: Labels) -> Row:
         row = self[labels] = [0.0] * (len(self.bounds) + 2)
         return row
 
@@ -62,23 +59,80 @@ class Timings(dict[Labels, list[float]]):
         row[bisect_left(self.bounds, seconds)] += 1
         row[-1] += seconds
 
+    def foresee(self, *labels: str) -> None:
+        """Show these label values before their first event, or alerts see no data."""
+        self.setdefault(labels, [0.0] * (len(self.bounds) + 2))
+
+
+class Part:
+    """A family told by some labels of `whole`, of which an exchange then writes one row only.
+
+    Counters, or with `timed` histograms.  Rows in which one of its labels is empty are no part.
+    """
+
+    def __init__(
+        self,
+        whole: Timings,
+        name: str,
+        help_text: str,
+        labels: Sequence[str],
+        *,
+        timed: bool = False,
+    ) -> None:
+        self._whole = whole
+        self.name = name
+        self.help_text = help_text
+        self.labels = labels
+        self._places = [whole.labels.index(label) for label in labels]
+        self._timed = timed
+
     def metric(self) -> Metric:
         """As it stands now."""
-        family = HistogramMetricFamily(self.name, self.help_text, labels=self.labels)
-        names = [*map(floatToGoString, self.bounds), "+Inf"]
-        for labels, row in self.copy().items():
-            *counts, total = row.copy()
-            buckets = list(zip(names, accumulate(counts), strict=True))
-            family.add_metric(labels, buckets, sum_value=total)
-        return family
+        rows: dict[Labels, Row] = {}
+        for labels, row in self._whole.copy().items():
+            mine = tuple(labels[place] for place in self._places)
+            if "" not in mine:
+                rows[mine] = [*map(add, rows[mine], row)] if mine in rows else row.copy()
+        if not self._timed:
+            counts = {labels: sum(row[:-1]) for labels, row in rows.items()}
+            return counters(self.name, self.help_text, self.labels, counts)
+        seen = {labels: row for labels, row in rows.items() if any(row)}
+        return histograms(self.name, self.help_text, self.labels, seen, self._whole.bounds)
 
 
 class Tallies(Collector):
     """Shows families to a registry."""
 
-    def __init__(self, families: Iterable[Counters | Timings]) -> None:
+    def __init__(self, families: Iterable[Counters | Part]) -> None:
         self._families = tuple(families)
 
     def collect(self) -> Iterator[Metric]:
         """Every family as it stands now."""
         return (family.metric() for family in self._families)
+
+
+def counters(
+    name: str, help_text: str, labels: Sequence[str], values: Mapping[Labels, float]
+) -> Metric:
+    """A family of counters as the client library knows it."""
+    family = CounterMetricFamily(name, help_text, labels=labels)
+    for each, value in values.items():
+        family.add_metric(each, value)
+    return family
+
+
+def histograms(
+    name: str,
+    help_text: str,
+    labels: Sequence[str],
+    rows: Mapping[Labels, Row],
+    bounds: Sequence[float],
+) -> Metric:
+    """A family of histograms as the client library knows it."""
+    family = HistogramMetricFamily(name, help_text, labels=labels)
+    names = [*map(floatToGoString, bounds), "+Inf"]
+    for each, row in rows.items():
+        *counts, total = row.copy()
+        buckets = list(zip(names, accumulate(counts), strict=True))
+        family.add_metric(each, buckets, sum_value=total)
+    return family

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable
 from typing import Protocol
@@ -33,23 +34,25 @@ class SplitRatio:
 
     def __init__(self, now: Callable[[], float]) -> None:
         self._now = now
-        self._buckets: deque[list[int]] = deque()  # [bucket number, decided for `to`, all]
+        self._buckets: deque[list[int]] = deque()  # [bucket number, others, decided for `to`]
+        self._last = [0, 0, 0]
+        self._next = -math.inf  # when the next bucket begins
 
-    def count(self, to: bool) -> None:
-        number = int(self._now() // BUCKET_SECONDS)
-        if not self._buckets or self._buckets[-1][0] != number:
-            self._buckets.append([number, 0, 0])
+    def count(self, to: bool, now: float) -> None:
+        if now >= self._next:
+            number = int(now // BUCKET_SECONDS)
+            self._next = (number + 1) * BUCKET_SECONDS
+            self._last = [number, 0, 0]
+            self._buckets.append(self._last)
             self._forget(number)
-        last = self._buckets[-1]
-        last[1] += to
-        last[2] += 1
+        self._last[2 if to else 1] += 1  # A single step: whoever reads meanwhile sees a ratio.
 
     def value(self) -> float:
         """0 to 1; 0 without calls.  Changes nothing: a scrape asks from a thread of its own."""
         oldest = int(self._now() // BUCKET_SECONDS) - RATIO_SECONDS // BUCKET_SECONDS
-        buckets = [bucket for bucket in self._buckets.copy() if bucket[0] > oldest]
-        total = sum(bucket[2] for bucket in buckets)
-        return sum(bucket[1] for bucket in buckets) / total if total else 0.0
+        buckets = [bucket.copy() for bucket in self._buckets.copy() if bucket[0] > oldest]
+        total = sum(bucket[1] + bucket[2] for bucket in buckets)
+        return sum(bucket[2] for bucket in buckets) / total if total else 0.0
 
     def _forget(self, number: int) -> None:
         while self._buckets and self._buckets[0][0] <= number - RATIO_SECONDS // BUCKET_SECONDS:
@@ -81,20 +84,19 @@ class Watcher:
         metrics.actual_ratio.set_function(self.ratio.value)
 
     def exchange_ended(self, exchange: Exchange) -> None:
-        m, x = self.metrics, exchange
-        kind, arm, outcome = x.kind, x.arm, x.outcome
-        m.requests[kind, arm, outcome, CODE_CLASSES.get(x.status // 100, "none")] += 1
-        m.request_seconds.observe((kind, arm), x.ended - x.started)
-        if x.decided_by is not None and kind in TOOL_KINDS:
-            self.ratio.count(x.decided == self.to)
+        x, tool = exchange, ""
+        if x.decided_by is not None and x.kind in TOOL_KINDS:
+            self.ratio.count(x.decided == self.to, x.ended)
             if x.tool is not None:
-                m.tools[x.tool if x.tool in self.tools else "other", arm, outcome] += 1
+                tool = x.tool if x.tool in self.tools else "other"
+        code_class = CODE_CLASSES.get(x.status // 100, "none")
+        labels = (x.kind, x.arm, x.outcome, code_class, tool)
+        self.metrics.exchanges.observe(labels, x.ended - x.started)
         if self._access is not None:
             self._access.write(x)
 
     def attempt_ended(self, attempt: Attempt) -> None:
-        self.metrics.attempts[attempt.arm, attempt.verdict.label] += 1
-        self.metrics.attempt_seconds.observe((attempt.arm,), attempt.seconds)
+        self.metrics.attempts.observe((attempt.arm, attempt.verdict.label), attempt.seconds)
 
     def rescued(self, from_arm: str, why: str) -> None:
         self.metrics.rescues[from_arm, why] += 1

@@ -16,7 +16,7 @@ def exposed(metrics: Metrics) -> dict[str, float]:
 
 def test_names_carry_the_namespace_of_the_rules() -> None:
     metrics = Metrics("askproai_mcp")
-    metrics.requests["function", "mcp", "ok", "2xx"] += 1
+    metrics.exchanges.observe(("function", "mcp", "ok", "2xx", "book"), 0.2)
 
     text = generate_latest(metrics.registry).decode()
     assert (
