@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Coroutine
+from typing import Any
 
 from backends.base import BackendConfig, Send, read_whole
 from proxy.core.dialects import answers, function
@@ -22,6 +24,8 @@ from proxy.core.targets import target
 CALLS_KEPT = 20_000
 """For how many calls the call object is kept (at most 1 kB each), where requests are signed."""
 
+# Bound once: reading a member of an enumeration is slow in Python 3.11.
+_MCP, _TOOLS, _FUNCTION = Kind.MCP, Kind.TOOLS, Kind.FUNCTION
 _CARRY_CALL = frozenset({Kind.EVENT, Kind.INBOUND, Kind.FUNCTION})
 _LAST_EVENTS = frozenset({"call_analyzed", "chat_analyzed"})
 
@@ -38,15 +42,15 @@ class WebhookBackend:
         self._schemas = {known: tool.output_schema for known, tool in config.tools.items()}
         self._calls = _CallObjects() if config.sign is not None else None
 
-    async def handle(self, call: Call, send: Send) -> Reply:
+    def handle(self, call: Call, send: Send) -> Coroutine[Any, Any, Reply]:
         """Forward what is Retell's own, ask in Retell's form what came in another."""
-        if call.kind is Kind.MCP:
-            return await self._answer_mcp(call, send)
-        if call.kind is Kind.TOOLS:
-            return await send(self._composed(call))
+        if call.kind is _MCP:
+            return self._answer_mcp(call, send)
+        if call.kind is _TOOLS:
+            return send(self._composed(call))
         if self._calls is not None and call.kind in _CARRY_CALL:
             self._calls.note(call)
-        return await send(self._retells_own(call))
+        return send(self._retells_own(call))
 
     async def _answer_mcp(self, call: Call, send: Send) -> Reply:
         if call.rpc_method != "tools/call" or call.rpc_id is None:
@@ -62,7 +66,7 @@ class WebhookBackend:
             headers = for_same_body(headers, self._credential, AUTHORIZATION)
         tool = self._names.get(call.tool) if call.tool is not None else None
         outbound = Outbound(call.head.method, self._target(call, None, tool), headers, call.body)
-        if tool is not None and call.kind is Kind.FUNCTION:  # `args` names it in the path only
+        if tool is not None and call.kind is _FUNCTION:  # `args` names it in the path only
             outbound.body = with_text(call.body, ("name",), tool)
             signature = self._signature(outbound.body)
             outbound.headers = for_same_body(headers, signature, SIGNATURE)

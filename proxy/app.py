@@ -87,7 +87,7 @@ class App:
             prepared.line,
             clock=clock,
             watch=self.watcher,
-            new_id=lambda: f"{random.getrandbits(128):032x}",
+            new_id=new_id,
             start=self.tasks.start,
         )
         self.listener = Listener(
@@ -240,7 +240,7 @@ class App:
     def _bad_request(self, status: int) -> Reply:
         """Answer and account for what never became a request."""
         code, message = FAULTS.get(status, FAULTS[400])
-        x = Exchange(f"{random.getrandbits(128):032x}", self.clock.now())
+        x = Exchange(new_id(), self.clock.now())
         reply = self.handler.line.edge.refuse(
             Refused(status, code, message, close=True), x.request_id
         )
@@ -293,6 +293,11 @@ class App:
             began = self.clock.now()
             await asyncio.sleep(LAG_SECONDS)
             self.metrics.loop_lag.set(max(0.0, self.clock.now() - began - LAG_SECONDS))
+
+
+def new_id() -> str:
+    """A request's ID: 32 hex digits, drawn by lot."""
+    return random.getrandbits(128).to_bytes(16).hex()
 
 
 def listener_options(rules: Rules) -> Options:

@@ -59,6 +59,10 @@ TIMED = frozenset({Kind.EVENT, Kind.INBOUND, Kind.ALERT})
 STATUS_ONLY = frozenset({Kind.EVENT, Kind.ALERT})
 """Kinds whose answer is its status."""
 
+# Bound once: reading a member of an enumeration is slow in Python 3.11.
+_HEALTH, _LLM, _OTHER = RouteId.HEALTH, Kind.LLM, Kind.OTHER
+_FIRST, _SECOND = (b"x-callsplit-attempt", b"1"), (b"x-callsplit-attempt", b"2")
+
 Start: TypeAlias = Callable[
     [Coroutine[Any, Any, Reply | Exception], str], "asyncio.Task[Reply | Exception]"
 ]
@@ -121,7 +125,7 @@ class Handler:
         """From the wire to a decision."""
         visit = line.edge.screen(incoming, x.started)
         x.peer = visit.head.peer
-        if visit.route is not None and visit.route.id is RouteId.HEALTH:
+        if visit.route is not None and visit.route.id is _HEALTH:
             x.outcome = "ok"
             return line.health()
         body = await line.edge.body(incoming, x.started)
@@ -132,7 +136,7 @@ class Handler:
         x.kind, x.call_id, x.tool, x.event = call.kind, call.id, call.tool, call.event
         wall_ms = self._clock.wall_ms()
         line.edge.authorise(call, visit, wall_ms)
-        if call.kind is Kind.LLM:
+        if call.kind is _LLM:
             raise Refused(501, "not_implemented", "Custom LLM sockets are not carried yet.")
         try:
             line.edge.meter(call, visit, x.started)
@@ -147,7 +151,7 @@ class Handler:
         return await self._try_arms(line, call, self._plan(line, call, decision, x, wall_ms), x)
 
     def _decide(self, line: Line, call: Call, visit: Visit, wall_ms: int) -> Decision:
-        if call.kind is Kind.OTHER:
+        if call.kind is _OTHER:
             return Decision(line.otherwise, Reason.KIND)
         decision = line.splitter.decide(call, wall_ms=wall_ms, forced=visit.forced)
         if call.event is not None:
@@ -169,7 +173,7 @@ class Handler:
     async def _try_arms(self, line: Line, call: Call, plan: Plan, x: Exchange) -> Reply:
         """The attempt, at most one rescue, the last answer."""
         reply, first = await self._attempt(line, plan.arm, call, plan, x)
-        if reply is not None and (first.delivers or call.kind is Kind.OTHER):
+        if reply is not None and (first.delivers or call.kind is _OTHER):
             x.arm, x.reason = plan.arm.name, plan.reason
             x.outcome = "business_no" if first.label == "business_no" else "ok"
             return reply
@@ -210,13 +214,16 @@ class Handler:
         )
         send = Sender(
             arm.upstream,
-            [*plan.headers, (b"x-callsplit-attempt", b"2" if rescue else b"1")],
+            [*plan.headers, _SECOND if rescue else _FIRST],
             deadline=until,
             linger=plan.terms.linger,
         )
         reply, verdict, streams = None, CUT, False
         try:
-            reply = await self._ask(arm, call, send, until, plan.terms.linger)
+            if arm.in_process:
+                reply = await self._ask_here(arm, call, send, until, plan.terms.linger)
+            else:
+                reply = await arm.backend.handle(call, send)
             verdict = reply.verdict or judged(reply, arm, call.kind)
             streams = not isinstance(reply.body, bytes)
         except UpstreamFailed as failure:
@@ -226,19 +233,19 @@ class Handler:
             crash = UpstreamFailed("body", "the backend crashed", sent=True)
             verdict = judge_failure(crash, dispatched=send.dispatched or arm.in_process)
         finally:
+            ended = self._clock.now()
             if not streams:
-                self._hand_back(arm, permit, verdict)
+                self._hand_back(arm, permit, verdict, ended)
         if streams and reply is not None:
-            keep = verdict.delivers or call.kind is Kind.OTHER
+            keep = verdict.delivers or call.kind is _OTHER
             await self._hold(arm, permit, reply, verdict, keep=keep, linger=plan.terms.linger)
         status = reply.status if reply is not None else 0
-        seconds = self._clock.now() - began
-        return reply, self._attempted(Attempt(arm.name, verdict, seconds, status), x)
+        return reply, self._attempted(Attempt(arm.name, verdict, ended - began, status), x)
 
-    async def _ask(self, arm: Arm, call: Call, send: Sender, until: float, linger: float) -> Reply:
-        """The backend's answer.  One that works in this process is bounded in time here."""
-        if not arm.in_process:
-            return await arm.backend.handle(call, send)
+    async def _ask_here(
+        self, arm: Arm, call: Call, send: Sender, until: float, linger: float
+    ) -> Reply:
+        """The answer of a backend that works in this process, and so is bounded in time here."""
         task = self._start(caught(arm.backend.handle(call, send)), f"backend {arm.name}")
         await asyncio.wait({task}, timeout=until - self._clock.now())
         if not task.done():  # a write is never cut short: it has its time to finish
@@ -271,7 +278,8 @@ class Handler:
 
         def ended(failure: UpstreamFailed | None, whole: bool) -> None:
             cut = judge_failure(failure, dispatched=True) if failure else CUT
-            self._hand_back(arm, permit, verdict if whole or not keep else cut)
+            shown = verdict if whole or not keep else cut
+            self._hand_back(arm, permit, shown, self._clock.now())
 
         assert not isinstance(reply.body, bytes)
         goes_on = keep and media_type(reply.headers) == EVENTS
@@ -279,8 +287,8 @@ class Handler:
         if not keep:
             await reply.body.aclose()
 
-    def _hand_back(self, arm: Arm, permit: Permit, verdict: Verdict) -> None:
-        change = arm.breaker.record(permit, verdict.counts, self._clock.now(), verdict.retry_after)
+    def _hand_back(self, arm: Arm, permit: Permit, verdict: Verdict, now: float) -> None:
+        change = arm.breaker.record(permit, verdict.counts, now, verdict.retry_after)
         if change is not None:
             self._watch.breaker_changed(arm.name, change)
 

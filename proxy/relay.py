@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
+from typing import Any
 
 from proxy.core.model import Headers, Outbound, Reply
 from proxy.errors import UpstreamFailed
@@ -27,15 +28,19 @@ class Sender:
         self._deadline = deadline
         self._linger = linger
 
-    async def __call__(self, outbound: Outbound, *, dispatches: bool = True) -> Reply:
-        """See `backends.base.Send`."""
+    def __call__(
+        self, outbound: Outbound, *, dispatches: bool = True
+    ) -> Coroutine[Any, Any, Reply]:
+        """See `backends.base.Send`.  No coroutine of its own where the upstream's will do."""
         linger = self._linger if dispatches else 0.0
         if dispatches:
             self.dispatched = True
-        reply = await self._upstream.send(
-            outbound, self._extra, deadline=self._deadline, linger=linger
-        )
-        if outbound.whole and not isinstance(reply.body, bytes):
+        answer = self._upstream.send(outbound, self._extra, deadline=self._deadline, linger=linger)
+        return self._bounded(answer, linger) if outbound.whole else answer
+
+    async def _bounded(self, answer: Coroutine[Any, Any, Reply], linger: float) -> Reply:
+        reply = await answer
+        if not isinstance(reply.body, bytes):
             reply.body = Bounded(reply.body, self._deadline, linger)
         return reply
 

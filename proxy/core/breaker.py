@@ -25,6 +25,7 @@ __all__ = ["Breaker", "BreakerConfig", "Permit", "Role", "Snapshot", "State", "T
 
 
 _PASSING = frozenset({State.CLOSED, State.FORCED_CLOSED, State.METRICS_ONLY})
+_SUCCESS = Counts.SUCCESS  # Bound once: reading a member of an enumeration is slow in Python 3.11.
 _OPERATORS = frozenset({State.FORCED_OPEN, State.FORCED_CLOSED, State.METRICS_ONLY})
 
 
@@ -71,11 +72,14 @@ class Breaker:
 
         `retry_after` is the rest in seconds that a failing arm asked for.
         """
+        if permit is self._routine and counts is _SUCCESS:  # what nearly every attempt brings
+            self._failures, self._not_before = 0, 0.0
+            return None
         if permit.role is not Role.ROUTINE:
             self._release(permit)
         if permit.era != self.era or counts is Counts.NOTHING:
             return None
-        if counts is Counts.SUCCESS:
+        if counts is _SUCCESS:
             return self._succeeded(permit, now)
         return self._failed(now, retry_after)
 

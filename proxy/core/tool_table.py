@@ -10,6 +10,8 @@ from proxy.core.model import TOOL_KINDS, Call, Effect, Kind
 from proxy.core.rescue import is_safe
 from proxy.core.rules.tools import DEFAULT, Tool, ToolEntry, resolve
 
+_MCP = Kind.MCP  # Bound once: reading a member of an enumeration is slow in Python 3.11.
+
 
 class Terms(Struct, frozen=True, gc=False):
     """What failing half way may cost, and how long is waited.  Times are seconds."""
@@ -56,7 +58,7 @@ class ToolTable:
     def terms(self, call: Call) -> Terms:
         """What holds for this request."""
         kind = call.kind
-        if kind is Kind.MCP and call.rpc_method != "tools/call":
+        if kind is _MCP and call.rpc_method != "tools/call":
             return self._protocol
         return self._by_tool.get((kind, call.tool)) or self._by_kind[kind]
 
