@@ -25,7 +25,7 @@ from proxy.core.dialects.jsonrpc import (
 )
 from proxy.core.dialects.members import with_text
 from proxy.core.model import TOOL_KINDS, Call, Kind, Outbound, Reply, Verdict
-from proxy.core.targets import target
+from proxy.core.targets import Targets
 from proxy.core.verdict import BUSINESS_NO, REFUSALS, REFUSED, judge_rpc
 from proxy.errors import ProbeFailed, UpstreamFailed
 
@@ -42,6 +42,7 @@ class McpBackend:
 
     def __init__(self, config: BackendConfig) -> None:
         self._config = config
+        self._targets = Targets(config.path, config.query, config.paths)
         self._credential = bearer_fields(config.bearer)
         self._names = {known: tool.name for known, tool in config.tools.items() if tool.name}
         query = f"?{config.query}" if config.query else ""
@@ -98,7 +99,7 @@ class McpBackend:
             own += listed.param_headers(arguments)
         headers = for_new_body(call.head.end_to_end, own)
         return await self._peer.call_tool(
-            request, arguments, target=self._target(call), headers=headers, send=send
+            request, arguments, target=self._targets.of(call), headers=headers, send=send
         )
 
     def _request(self, era: Era, tool: str) -> Request:
@@ -156,7 +157,7 @@ class McpBackend:
             headers = [
                 (k, header_text(name) if k.lower() == b"mcp-name" else v) for k, v in headers
             ]
-        reply = await send(Outbound(call.head.method, self._target(call), headers, body))
+        reply = await send(Outbound(call.head.method, self._targets.of(call), headers, body))
         rpc_id = call.rpc_id
         if rpc_id is None or not _is_readable(reply):
             return reply
@@ -167,10 +168,6 @@ class McpBackend:
         answer = await read_tool_answer(reply, rpc_id, complete=False)
         reply.verdict = await self._judge(tool, reply, answer, send)
         return reply
-
-    def _target(self, call: Call) -> str:
-        c = self._config
-        return target(call, path=c.path, query=c.query, paths=c.paths)
 
 
 def _says_unknown(answer: object, tool: str) -> bool:

@@ -13,7 +13,7 @@ from proxy.core.dialects.headers import (
 )
 from proxy.core.dialects.members import with_text
 from proxy.core.model import TOOL_KINDS, Call, Headers, Kind, Outbound, Reply
-from proxy.core.targets import target
+from proxy.core.targets import Targets
 
 
 class ToolsBackend:
@@ -23,6 +23,7 @@ class ToolsBackend:
 
     def __init__(self, config: BackendConfig) -> None:
         self._config = config
+        self._targets = Targets(config.path, config.query, config.paths)
         self._names = {known: tool.name for known, tool in config.tools.items() if tool.name}
         self._schemas = {known: tool.output_schema for known, tool in config.tools.items()}
         self._credential = bearer_fields(config.bearer)
@@ -52,7 +53,9 @@ class ToolsBackend:
         name, body = self._names.get(call.tool or ""), call.body
         if name is not None:
             body = with_text(body, ("tool",), name)
-        return Outbound(call.head.method, self._target(call, name), headers, body)
+        return Outbound(
+            call.head.method, self._targets.of(call, kind=Kind.TOOLS, tool=name), headers, body
+        )
 
     def _composed(self, call: Call) -> Outbound:
         name = call.tool or ""
@@ -60,9 +63,6 @@ class ToolsBackend:
         body = tools.compose(tool, call.arguments, call.id)
         headers = for_new_body(call.head.end_to_end, self._own)
         whole = call.kind is Kind.MCP
-        return Outbound("POST", self._target(call, tool), headers, body, whole=whole)
-
-    def _target(self, call: Call, tool: str | None) -> str:
-        c = self._config
-        kind = Kind.TOOLS
-        return target(call, path=c.path, query=c.query, paths=c.paths, kind=kind, tool=tool)
+        return Outbound(
+            "POST", self._targets.of(call, kind=Kind.TOOLS, tool=tool), headers, body, whole=whole
+        )

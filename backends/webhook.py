@@ -19,7 +19,7 @@ from proxy.core.dialects.headers import (
 from proxy.core.dialects.members import with_text
 from proxy.core.model import Call, Headers, Kind, Outbound, Reply
 from proxy.core.signature import sign
-from proxy.core.targets import target
+from proxy.core.targets import Targets
 
 CALLS_KEPT = 20_000
 """For how many calls the call object is kept (at most 1 kB each), where requests are signed."""
@@ -37,6 +37,7 @@ class WebhookBackend:
 
     def __init__(self, config: BackendConfig) -> None:
         self._config = config
+        self._targets = Targets(config.path, config.query, config.paths)
         self._credential = bearer_fields(config.bearer)
         self._names = {known: tool.name for known, tool in config.tools.items() if tool.name}
         self._schemas = {known: tool.output_schema for known, tool in config.tools.items()}
@@ -65,7 +66,7 @@ class WebhookBackend:
         if self._credential:
             headers = for_same_body(headers, self._credential, AUTHORIZATION)
         tool = self._names.get(call.tool) if call.tool is not None else None
-        outbound = Outbound(call.head.method, self._target(call, None, tool), headers, call.body)
+        outbound = Outbound(call.head.method, self._targets.of(call, tool=tool), headers, call.body)
         if tool is not None and call.kind is _FUNCTION:  # `args` names it in the path only
             outbound.body = with_text(call.body, ("name",), tool)
             signature = self._signature(outbound.body)
@@ -85,18 +86,14 @@ class WebhookBackend:
             *self._signature(body),
         ]
         headers = for_new_body(call.head.end_to_end, own)
-        at = self._target(call, Kind.FUNCTION, tool)
-        return Outbound("POST", at, headers, body, whole=call.kind is Kind.MCP)
+        at = self._targets.of(call, kind=_FUNCTION, tool=tool)
+        return Outbound("POST", at, headers, body, whole=call.kind is _MCP)
 
     def _signature(self, body: bytes) -> Headers:
         key = self._config.sign
         if key is None:
             return []
         return [(b"x-retell-signature", sign(key, body, self._config.wall_ms()))]
-
-    def _target(self, call: Call, kind: Kind | None, tool: str | None) -> str:
-        c = self._config
-        return target(call, path=c.path, query=c.query, paths=c.paths, kind=kind, tool=tool)
 
 
 class _CallObjects:

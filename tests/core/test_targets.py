@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from proxy.core.addresses import NOWHERE
 from proxy.core.head import read_head
 from proxy.core.model import Call, Head, Kind
-from proxy.core.targets import target
+from proxy.core.targets import Targets
 
 PATHS = {
     Kind.EVENT: "/hooks/events",
@@ -45,7 +45,7 @@ def call_of(kind: Kind, at: str = "/retell", tool: str | None = None) -> Call:
 def test_the_backends_path_with_the_callers_query(
     at: str, path: str, query: str, found: str
 ) -> None:
-    assert target(call_of(Kind.OTHER, at), path=path, query=query, paths={}) == found
+    assert Targets(path, query, {}).of(call_of(Kind.OTHER, at)) == found
 
 
 @pytest.mark.parametrize(
@@ -60,13 +60,13 @@ def test_the_backends_path_with_the_callers_query(
 def test_a_kind_may_have_a_path_of_its_own(kind: Kind, tool: str | None, found: str) -> None:
     call = call_of(kind, "/retell?a=1", tool)
 
-    assert target(call, path="/webhook", query="key=x", paths=PATHS) == found
+    assert Targets("/webhook", "key=x", PATHS).of(call) == found
 
 
 def test_a_translated_call_goes_where_its_new_kind_lives() -> None:
     call = call_of(Kind.MCP, "/mcp", "book")
 
-    found = target(call, path="/w", query="", paths=PATHS, kind=Kind.ARGS, tool="checkSlots")
+    found = Targets("/w", "", PATHS).of(call, kind=Kind.ARGS, tool="checkSlots")
 
     assert found == "/fn/checkSlots"
 
@@ -88,12 +88,12 @@ def test_a_translated_call_goes_where_its_new_kind_lives() -> None:
 def test_a_tools_name_stays_one_segment(tool: str | None, segment: str) -> None:
     call = call_of(Kind.ARGS, "/x", tool)
 
-    assert target(call, path="", query="", paths=PATHS) == f"/fn/{segment}"
+    assert Targets("", "", PATHS).of(call) == f"/fn/{segment}"
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"]), max_size=40))
 def test_no_tools_name_can_leave_its_segment(tool: str) -> None:
-    found = target(call_of(Kind.ARGS, "/x", tool), path="/w", query="", paths=PATHS)
+    found = Targets("/w", "", PATHS).of(call_of(Kind.ARGS, "/x", tool))
 
     parts = urlsplit(found)
     assert (parts.query, parts.fragment) == ("", "")
@@ -105,4 +105,4 @@ def test_no_tools_name_can_leave_its_segment(tool: str) -> None:
 def test_a_head_made_of_path_and_query_alone_will_do() -> None:
     head = Head("POST", "/retell", "a=1", {}, [], b"", "")
 
-    assert target(Call(Kind.EVENT, head), path="", query="", paths={}) == "/retell?a=1"
+    assert Targets("", "", {}).of(Call(Kind.EVENT, head)) == "/retell?a=1"
