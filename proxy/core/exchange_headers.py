@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from proxy.core.exchange import Exchange
 from proxy.core.head import forwarded_headers
-from proxy.core.model import Call, Headers
+from proxy.core.model import Call, Headers, Reason
 
 OWN = frozenset({b"x-callsplit-arm", b"x-callsplit-reason", b"x-request-id"})
 """Names in which only callsplit speaks to a caller."""
@@ -25,7 +27,11 @@ def headers_for_caller(headers: Headers, x: Exchange) -> Headers:
     """An answer's headers, and what they tell of us; an arm cannot speak in our name."""
     kept = [field for field in headers if field[0].lower() not in OWN]
     if x.reason is not None:
-        kept.append((b"x-callsplit-arm", x.arm.encode()))
-        kept.append((b"x-callsplit-reason", x.reason.encode()))
+        kept += _answered(x.arm, x.reason)
     kept.append((b"x-request-id", x.request_id.encode()))
     return kept
+
+
+@lru_cache(maxsize=256)  # of closed sets
+def _answered(arm: str, reason: Reason) -> tuple[tuple[bytes, bytes], ...]:
+    return (b"x-callsplit-arm", arm.encode()), (b"x-callsplit-reason", reason.encode())

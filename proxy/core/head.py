@@ -6,6 +6,7 @@ One pass over the raw fields.  Names and values that go on keep their bytes.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 
 from proxy.core.addresses import Networks, client, locate
 from proxy.core.guard import MAX_FIELDS, check_name, check_values, good_host
@@ -114,13 +115,18 @@ def read_head(
     return head
 
 
-def forwarded_headers(head: Head) -> Headers:
+def forwarded_headers(head: Head) -> tuple[tuple[bytes, bytes], ...]:
     """What an upstream hears of the client instead of what the client said of itself."""
-    proto = (b"x-forwarded-proto", b"https" if head.secure else b"http")
-    host = (b"x-forwarded-host", head.host)
-    if not head.peer:  # A unix socket has no address.
-        return [proto, host]
-    return [(b"x-forwarded-for", head.peer.encode("ascii", "replace")), proto, host]
+    return _forwarded(head.peer, head.secure, head.host)
+
+
+@lru_cache(maxsize=1024)
+def _forwarded(peer: str, secure: bool, host: bytes) -> tuple[tuple[bytes, bytes], ...]:
+    proto = (b"x-forwarded-proto", b"https" if secure else b"http")
+    asked = (b"x-forwarded-host", host)
+    if not peer:  # A unix socket has no address.
+        return proto, asked
+    return (b"x-forwarded-for", peer.encode("ascii", "replace")), proto, asked
 
 
 def drop(head: Head, name: bytes) -> None:

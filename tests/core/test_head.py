@@ -123,7 +123,7 @@ def test_h2_nomination_switches_off_no_authentication_and_none_of_our_own_fields
     assert head.named[b"authorization"] == b"Bearer t"
     assert head.named[b"x-retell-signature"] == b"v=1,d=a"
     assert head.named[b"content-length"] == b"5"
-    assert forwarded_headers(head) == [
+    assert list(forwarded_headers(head)) == [
         (b"x-forwarded-for", b"203.0.113.9"),
         (b"x-forwarded-proto", b"http"),
         (b"x-forwarded-host", b"split.example:8080"),
