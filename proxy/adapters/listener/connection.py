@@ -150,7 +150,11 @@ class Connection(Outlet):
                 if not self._messages:
                     patience = options.idle_timeout if self._served else options.head_timeout
                     self.due = self._loop.time() + patience
-                    await self.woken()
+                    self._waiter = self._loop.create_future()
+                    try:
+                        await self._waiter
+                    finally:
+                        self._waiter = None
                 message, payload = self._take()
                 then = await self._exchange(message, payload)
             if then is Then.LINGER:
@@ -175,7 +179,7 @@ class Connection(Outlet):
         fault = framing_fault(message) if type(message) is RawRequestMessage else message.status
         if fault:
             return self.refuse(fault)
-        request = self._request = Request(message, payload, self)
+        request = self._request = Request.of(message, payload, self)
         if self.transport is None:  # The client sent it and left; a call event is still worth it.
             request.hang_up()
         acceptor.inflight += 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from http import HTTPStatus
+from operator import itemgetter
 
 from proxy.core.model import Reply
 
@@ -14,6 +15,7 @@ _BODILESS = frozenset({204, 304})  # RFC 9112, 6.3: these end with their header 
 _OURS = frozenset({b"content-length", b"transfer-encoding", b"connection"})
 _BREAKERS = b"\r\n\0"
 _NAMES_KEPT = 512
+_LONGEST = 64  # bytes of a name worth remembering
 
 
 class UnsafeReply(Exception):
@@ -49,23 +51,10 @@ class Frame:
         return b"0\r\n\r\n" if self._chunks and self._left is None else b""
 
 
-class _OwnFraming(Exception):
-    """A header that only this file may write."""
-
-
-class _Prefixes(dict[bytes, bytes]):
-    """`name: ` for each header name seen, so that a name is looked at once, not per answer."""
-
-    def __missing__(self, name: bytes) -> bytes:
-        if name.lower() in _OURS:
-            raise _OwnFraming
-        if len(self) >= _NAMES_KEPT:
-            self.clear()
-        self[name] = prefix = name + b": "
-        return prefix
-
-
-_PREFIXES = _Prefixes()
+_NAME = itemgetter(0)
+_LINE = b": ".join
+_FREE: set[bytes] = set()
+"""Names seen that anybody may write; with all of an answer's in it, none is looked at alone."""
 
 
 def whole(reply: Reply, body: bytes, method: str, connection: bytes) -> bytes:
@@ -106,17 +95,25 @@ def _length_alone(reply: Reply, body: bytes) -> bytes:
 
 def _head(reply: Reply, ending: bytes) -> bytes:
     """Status line and headers up to the empty line; `ending` is the last of them, checked."""
-    try:
-        lines = [_PREFIXES[name] + value for name, value in reply.headers]
-    except _OwnFraming:  # A backend broke its contract; two framings would desync the client.
-        lines = [b"%b: %b" % field for field in reply.headers if field[0].lower() not in _OURS]
-    lines.insert(0, _status_line(reply))
-    lines.append(b"")
-    head = b"\r\n".join(lines)
+    fields = reply.headers
+    if not _FREE.issuperset(map(_NAME, fields)):
+        # A backend may break its contract, and two framings would desync the client.
+        fields = [field for field in fields if _is_free(field[0])]
+    head = b"\r\n".join((_status_line(reply), *map(_LINE, fields), b""))
     # One pass over the block instead of one per field: each line's end is all it may hold.
-    if len(head) - len(head.translate(None, _BREAKERS)) != 2 * (len(lines) - 1):
+    if len(head) - len(head.translate(None, _BREAKERS)) != 2 * (len(fields) + 1):
         raise UnsafeReply("a control byte in a header")
     return head + ending
+
+
+def _is_free(name: bytes) -> bool:
+    if name.lower() in _OURS:  # Headers that only this file may write.
+        return False
+    if len(name) <= _LONGEST:
+        if len(_FREE) >= _NAMES_KEPT:
+            _FREE.clear()
+        _FREE.add(name)
+    return True
 
 
 def _status_line(reply: Reply) -> bytes:

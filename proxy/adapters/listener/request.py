@@ -8,6 +8,8 @@ from typing import Protocol
 from aiohttp import hdrs
 from aiohttp.http import HttpVersion10, HttpVersion11, RawRequestMessage
 from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
+from msgspec import Struct
+from multidict import CIMultiDictProxy
 
 from proxy.errors import ClientGone, Refused
 
@@ -43,38 +45,38 @@ def framing_fault(message: RawRequestMessage) -> int:
     return 400 if hdrs.TRANSFER_ENCODING in message.headers else 0
 
 
-class Request:
+class Request(Struct, eq=False):
     """An `Incoming` (see `proxy/ports.py`) over aiohttp's parsed message and body stream."""
 
-    __slots__ = (
-        "_body",
-        "_fields",
-        "_wire",
-        "gone",
-        "headers",
-        "method",
-        "payload",
-        "peer",
-        "secure",
-        "target",
-        "version",
-    )
+    method: str
+    target: str
+    version: tuple[int, int]
+    headers: tuple[tuple[bytes, bytes], ...]
+    peer: str
+    secure: bool
+    payload: StreamReader
+    _fields: CIMultiDictProxy[str]
+    _wire: Wire
+    _body: bytes | None = None
+    gone: bool = False
 
-    def __init__(self, message: RawRequestMessage, payload: StreamReader, wire: Wire) -> None:
+    @classmethod
+    def of(cls, message: RawRequestMessage, payload: StreamReader, wire: Wire) -> Request:
+        """The request that a parsed head begins."""
         target = message.path
         if not target.isascii():  # The parser decodes what is UTF-8; the port promises bytes.
             target = target.encode("utf-8", "surrogateescape").decode("ascii", "surrogateescape")
-        self.method: str = message.method
-        self.target: str = target
-        self.version: tuple[int, int] = message.version
-        self.headers: tuple[tuple[bytes, bytes], ...] = message.raw_headers
-        self.peer = wire.peer
-        self.secure = wire.secure
-        self.gone = False
-        self._fields = message.headers
-        self.payload = payload
-        self._wire = wire
-        self._body: bytes | None = None
+        return cls(
+            message.method,
+            target,
+            message.version,
+            message.raw_headers,
+            wire.peer,
+            wire.secure,
+            payload,
+            message.headers,
+            wire,
+        )
 
     def declared_length(self) -> int | None:
         """Content-Length; None for a chunked or absent body."""
@@ -86,22 +88,25 @@ class Request:
 
         Asks a client that waits for `100 Continue` to go on, so call it after the guards.
         """
-        if self._body is not None:
-            return self._body
-        payload = self.payload
-        if payload.total_bytes > limit or (self.declared_length() or 0) > limit:
+        body, payload = self._body, self.payload
+        if body is not None:
+            return body
+        if payload.total_bytes > limit:
             raise _too_large()
-        if self.version >= HttpVersion11 and hdrs.EXPECT in self._fields:
-            self._meet_expectation()
         if payload.is_eof():
-            self._body = _taken(payload)
+            body = _taken(payload)
         else:
-            self._body = await self._receive(limit, deadline)
-        return self._body
+            if (self.declared_length() or 0) > limit:
+                raise _too_large()
+            if self.version >= HttpVersion11 and hdrs.EXPECT in self._fields:
+                self._meet_expectation()
+            body = await self._receive(limit, deadline)
+        self._body = body
+        return body
 
     def complete(self) -> bool:
         """The client has nothing of this request left to send."""
-        return self.payload.is_eof()
+        return self._body is not None or self.payload.is_eof()
 
     def hang_up(self) -> None:
         """The caller is gone; a body that has come whole stays readable."""
