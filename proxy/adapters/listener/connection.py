@@ -144,9 +144,10 @@ class Connection(Outlet):
         All of them in this one task, so a context variable that a handler sets lives on into the
         connection's next request.
         """
-        options, then = self._acceptor.options, Then.GO_ON
+        options, go_on = self._acceptor.options, Then.GO_ON
+        then = go_on
         try:
-            while then is Then.GO_ON and self.transport is not None:
+            while then is go_on and self.transport is not None:
                 if not self._messages:
                     patience = options.idle_timeout if self._served else options.head_timeout
                     self.due = self._loop.time() + patience

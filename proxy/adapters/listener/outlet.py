@@ -33,6 +33,10 @@ class Then(Enum):
     LINGER = "the client may still be sending: let it finish, or it never sees the answer"
 
 
+# Bound once: reading a member of an enumeration is slow in Python 3.11.
+_GO_ON, _CLOSED, _LINGER = Then.GO_ON, Then.CLOSE, Then.LINGER
+
+
 class Outlet(RequestHandler):
     """The writing half of a connection.
 
@@ -110,21 +114,20 @@ class Outlet(RequestHandler):
         """Write the answer to `request`; `last` says that the client will not send another."""
         body, unread = reply.body, not request.complete()
         chunks = request.version >= HttpVersion11
-        open_end = reply.length is None and not chunks and not isinstance(body, bytes)
-        last = (
-            last or unread or reply.close or open_end or self._upgraded or self._acceptor.draining
-        )
-        connection = _CLOSE if last else b"" if chunks else _KEEP
+        last = last or unread or reply.close or self._upgraded or self._acceptor.draining
         try:
             if self.transport is None:
-                return Then.CLOSE
+                return _CLOSED
             if isinstance(body, bytes):
+                connection = _CLOSE if last else b"" if chunks else _KEEP
                 self._wire.write(whole(reply, body, request.method, connection))
             else:
+                last = last or (reply.length is None and not chunks)
+                connection = _CLOSE if last else b"" if chunks else _KEEP
                 head, frame = opening(reply, request.method, chunks=chunks, connection=connection)
                 self._wire.write(head)
                 if frame is not None and not await self._stream(body, frame):
-                    return Then.CLOSE
+                    return _CLOSED
         except UnsafeReply as error:
             self._acceptor.report("an answer could not be framed", error)
             return self.refuse(502)
@@ -133,18 +136,19 @@ class Outlet(RequestHandler):
                 await _close(body)
         if self._paused:
             await self._flushed()
+        if not last:
+            return _GO_ON
         if unread:
-            return Then.LINGER
-        if last:
-            self.hang_up()
-        return Then.CLOSE if last else Then.GO_ON
+            return _LINGER
+        self.hang_up()
+        return _CLOSED
 
     def refuse(self, status: int) -> Then:
         """Answer what is no request, or has no answer; nothing after it is read."""
         reply = self._acceptor.fault(status)
         if self.transport is not None:
             self._wire.write(whole(reply, cast(bytes, reply.body), "", _CLOSE))
-        return Then.LINGER
+        return _LINGER
 
     def hang_up(self) -> None:
         """Close once everything is flushed; a client that takes nothing is not waited for."""
