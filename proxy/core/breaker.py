@@ -160,10 +160,9 @@ class Breaker:
             self._trials.release(permit)
 
     def _succeeded(self, permit: Permit, now: float) -> Transition | None:
+        """A trial or a last resort went well; a passing breaker's permits never come here."""
         self._failures = 0
         self._not_before = 0.0
-        if self._routine is not None:
-            return None
         self._successes += 1
         if self._successes < self.config.half_open:
             return None
