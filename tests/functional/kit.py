@@ -346,7 +346,8 @@ class Process(Asking):
             return await self.process.wait()
 
     def events(self, name: str) -> list[Any]:
-        lines = [line for line in self.err.read_text().splitlines() if line.startswith("{")]
+        written = self.err.read_text().splitlines(keepends=True)  # the last may be half a line
+        lines = [line for line in written if line.startswith("{") and line.endswith("\n")]
         return [one for one in map(json.loads, lines) if one["event"] == name]
 
     @property
