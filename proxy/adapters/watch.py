@@ -41,7 +41,7 @@ class SplitRatio:
     def count(self, to: bool, now: float) -> None:
         if now >= self._next:
             number = int(now // BUCKET_SECONDS)
-            self._next = (number + 1) * BUCKET_SECONDS
+            self._next = float((number + 1) * BUCKET_SECONDS)
             self._last = [number, 0, 0]
             self._buckets.append(self._last)
             self._forget(number)

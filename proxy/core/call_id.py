@@ -20,7 +20,7 @@ _PLACEHOLDERS = frozenset(
 )
 _SHORT = max(map(len, _PLACEHOLDERS))
 # Control characters, line separators, and halves of characters that no encoder takes.
-_UNFIT = re.compile("[\0-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]").search
+_UNFIT = re.compile("[\0-\x1f\x7f-\x9f\u2028\u2029" + chr(0xD800) + "-" + chr(0xDFFF) + "]").search
 
 
 @dataclass(frozen=True, slots=True)

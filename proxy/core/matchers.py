@@ -13,7 +13,7 @@ that is null counts as absent; an absent field passes only `exists: false` and `
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, TypeAlias
 
 from proxy.core.patterns import MAX_SUBJECT, compile_pattern
@@ -98,7 +98,7 @@ def _equal(path: str, value: Any) -> Test:
     return equals_number
 
 
-def _in(path: str, values: list[Any]) -> Test:
+def _in(path: str, values: Sequence[Any]) -> Test:
     texts = frozenset(value for value in values if isinstance(value, str))
     truths = frozenset(value for value in values if isinstance(value, bool))
     numbers = frozenset(value for value in values if _is_number(value))

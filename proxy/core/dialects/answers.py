@@ -15,7 +15,7 @@ from proxy.core.dialects.jsonrpc import ToolResult
 from proxy.core.model import Call, Counts, Headers, Kind, Ran, Reply, Verdict
 from proxy.core.verdict import judge_reply
 
-JSON = b"application/json"
+JSON: bytes = b"application/json"
 TEXT = b"text/plain; charset=utf-8"
 EVENTS = b"text/event-stream"
 
