@@ -11,6 +11,7 @@ from aiohttp.web_protocol import RequestHandler
 from aiohttp.web_server import Server
 
 from proxy.adapters.listener.connection import Connection
+from proxy.adapters.turn import Turn
 from proxy.core.model import Reply
 from proxy.ports import Incoming
 
@@ -42,6 +43,7 @@ class Acceptor(Server):
         super().__init__(cast(Any, handler))
         self.handler = handler
         self.options = options
+        self.turn = Turn()
         self.inflight = 0  # exchanges between their head and the end of their answer
         self.open = 0  # connections whose client is still there
         self.draining = False

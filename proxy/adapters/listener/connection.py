@@ -130,7 +130,7 @@ class Connection(Outlet):
     def go_on(self) -> None:
         """Ask a client that waits for it to send its body."""
         if self.transport is not None:
-            self._wire.write(_CONTINUE)
+            self.say(_CONTINUE)
 
     def body_due(self, when: float) -> None:
         """Make the request `late` once `when` has passed."""

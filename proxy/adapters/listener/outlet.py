@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 _CLOSE: Final = b"connection: close\r\n"
 _KEEP: Final = b"connection: keep-alive\r\n"
+_SMALL: Final = 16_384  # bytes of answers that may wait for the end of the turn
 _RESET: Final = struct.pack("ii", 1, 0)  # SO_LINGER: on, 0 s.
 
 
@@ -49,6 +50,7 @@ class Outlet(RequestHandler):
         "_closing",
         "_discarding",
         "_flushing",
+        "_held",
         "_streaming",
         "_unsent",
         "_wire",
@@ -70,6 +72,7 @@ class Outlet(RequestHandler):
         )
         self.due = NEVER
         self._acceptor = acceptor
+        self._held = b""  # to be written when the turn is over
         self._unsent = 0  # bytes that the client had not taken when last looked at
         self._flushing = False  # waiting for the client to take an answer
         self._streaming = False  # waiting for the rest of an answer
@@ -102,6 +105,7 @@ class Outlet(RequestHandler):
     def abort(self) -> None:
         """Drop the connection with a reset, so that no client takes what it has for the whole."""
         self.due = NEVER
+        self.write_out()
         sock = self._wire.get_extra_info("socket")
         if sock is not None and sock.family != socket.AF_UNIX:
             try:
@@ -109,6 +113,24 @@ class Outlet(RequestHandler):
             except (OSError, ValueError):
                 pass  # It is closed already, which uvloop tells by a negative descriptor.
         self._wire.abort()
+
+    def put(self, data: bytes) -> None:
+        """Write `data` when the turn is over; see `Turn`."""
+        if not self._held:
+            self._acceptor.turn.add(self)
+        self._held += data
+
+    def write_out(self) -> None:
+        """Write all that was put."""
+        held, self._held = self._held, b""
+        if held and self.transport is not None:
+            self._wire.write(held)
+
+    def say(self, data: bytes) -> None:
+        """Write `data` now, behind all that was put."""
+        if self._held:
+            self.write_out()
+        self._wire.write(data)
 
     async def answer(self, request: Request, reply: Reply, *, last: bool) -> Then:
         """Write the answer to `request`; `last` says that the client will not send another."""
@@ -120,12 +142,16 @@ class Outlet(RequestHandler):
                 return _CLOSED
             if isinstance(body, bytes):
                 connection = _CLOSE if last else b"" if chunks else _KEEP
-                self._wire.write(whole(reply, body, request.method, connection))
+                text = whole(reply, body, request.method, connection)
+                if last or len(self._held) + len(text) > _SMALL:
+                    self.say(text)
+                else:
+                    self.put(text)
             else:
                 last = last or (reply.length is None and not chunks)
                 connection = _CLOSE if last else b"" if chunks else _KEEP
                 head, frame = opening(reply, request.method, chunks=chunks, connection=connection)
-                self._wire.write(head)
+                self.say(head)
                 if frame is not None and not await self._stream(body, frame):
                     return _CLOSED
         except UnsafeReply as error:
@@ -147,12 +173,13 @@ class Outlet(RequestHandler):
         """Answer what is no request, or has no answer; nothing after it is read."""
         reply = self._acceptor.fault(status)
         if self.transport is not None:
-            self._wire.write(whole(reply, cast(bytes, reply.body), "", _CLOSE))
+            self.say(whole(reply, cast(bytes, reply.body), "", _CLOSE))
         return _LINGER
 
     def hang_up(self) -> None:
         """Close once everything is flushed; a client that takes nothing is not waited for."""
         if self.transport is not None:
+            self.write_out()
             self._closing = True
             self._watch_progress()
             self.force_close()
@@ -186,12 +213,12 @@ class Outlet(RequestHandler):
             async for part in body:
                 if self.transport is None:
                     return False
-                self._wire.write(frame.part(part))
+                self.say(frame.part(part))
                 if self._paused:
                     await self._flushed()
             if self.transport is None:
                 return False
-            self._wire.write(frame.last())
+            self.say(frame.last())
         except asyncio.CancelledError:
             if self.transport is None:
                 return False  # `connection_lost` woke us from an upstream that said nothing.

@@ -7,6 +7,7 @@ import select
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, Protocol, TypeAlias, cast
 
+from proxy.adapters.turn import Turn
 from proxy.adapters.upstream.answer import NO_BODY, Answer
 from proxy.adapters.upstream.head import Malformed, check_start, read_head
 from proxy.core.model import Reply
@@ -21,8 +22,13 @@ Late: TypeAlias = Callable[[Reply | UpstreamFailed], None]
 _JOINED: Final = 65_536  # a larger body is written beside its head, not copied behind it
 _INTERIM: Final = 16
 _NEVER: Final = float("inf")
+_NOTHING: Final = (b"", b"")
 
-_IDLE, _HEAD, _BODY, _DEAD = range(4)  # phases
+_IDLE, _WAITING, _HEAD, _BODY, _DEAD = range(5)  # phases; waiting: for the end of the turn
+
+
+class Unsent(Exception):
+    """The other end hung up, or spoke, before the request was written: it may go elsewhere."""
 
 
 class Owner(Protocol):
@@ -58,8 +64,10 @@ class Connection(asyncio.Protocol):
         "_paused",
         "_phase",
         "_poll",
+        "_request",
         "_stall",
         "_transport",
+        "_turn",
         "_waiter",
         "address",
         "deadline",
@@ -71,14 +79,16 @@ class Connection(asyncio.Protocol):
     _loop: asyncio.AbstractEventLoop
     _poll: Callable[[int], list[tuple[int, int]]]
 
-    def __init__(self, owner: Owner, address: Address, *, stall: float) -> None:
+    def __init__(self, owner: Owner, address: Address, *, stall: float, turn: Turn) -> None:
         self.address = address
         self.deadline = _NEVER
         self.expires = 0.0
         self.retired = False  # its address is the upstream's no more
         self._owner = owner
         self._stall = stall
+        self._turn = turn
         self._phase = _IDLE
+        self._request: tuple[bytes, bytes] = _NOTHING  # head and body, not written yet
         self._waiter: asyncio.Future[Reply] | None = None
         self._late: Late | None = None
         self._answer: Answer | None = None
@@ -93,11 +103,15 @@ class Connection(asyncio.Protocol):
         return self._phase == _DEAD
 
     def usable(self) -> bool:
+        """It has no exchange, and nobody has been seen to hang up."""
+        return self._phase == _IDLE and not self._transport.is_closing()
+
+    def quiet(self) -> bool:
         """Nothing has come and nobody has hung up since the last exchange.
 
-        The kernel is asked too: the loop may not have read yet what is already there.
+        The kernel is asked: the loop may not have read yet what is already there.
         """
-        return self._phase == _IDLE and not self._transport.is_closing() and not self._poll(0)
+        return not self._transport.is_closing() and not self._poll(0)
 
     def start(
         self,
@@ -110,27 +124,39 @@ class Connection(asyncio.Protocol):
         linger: float,
         late: Late | None,
     ) -> asyncio.Future[Reply]:
-        """Write one request; the future is its answer.  From here on it counts as sent."""
-        self._phase = _HEAD
+        """Have one request written; the future is its answer, or `Unsent`."""
+        self._phase = _WAITING
+        self._request = head, body
         self._bodiless = bodiless
         self._limit = limit
         self._linger = linger
         self._late = late
         self._interim = 0
         self.deadline = deadline
+        self._turn.add(self)
+        self._waiter = waiter = self._loop.create_future()
+        return waiter
+
+    def write_out(self) -> None:
+        """Write the request, unless there is a reason not to.  From here on it counts as sent."""
+        if self._phase != _WAITING:
+            return
+        if self.expires and not self.quiet():  # A new one has not been idle, and TLS may talk.
+            self._give_back()
+            return
+        self._phase = _HEAD
+        (head, body), self._request = self._request, _NOTHING
         if len(body) <= _JOINED:
             self._transport.write(head + body)
         else:
             self._transport.writelines((head, body))
-        self._waiter = waiter = self._loop.create_future()
-        return waiter
 
     def leave(self, waiter: asyncio.Future[Reply]) -> None:
         """The caller waits no more: let the upstream finish if it may linger, else hang up."""
         if self._waiter is not waiter:
             return
         self._waiter = None
-        if self._linger > 0:
+        if self._linger > 0 and self._phase != _WAITING:
             self.deadline += self._linger
         else:
             self.drop()
@@ -140,7 +166,7 @@ class Connection(asyncio.Protocol):
         waiter, answer = self._waiter, self._answer
         if answer is not None and answer.streaming:
             self._check_stall(answer, now)
-        elif waiter is None or self._linger <= 0:
+        elif waiter is None or self._linger <= 0 or self._phase == _WAITING:
             self._fail("timeout", "no whole answer in time")
         else:
             self._waiter = None
@@ -163,6 +189,7 @@ class Connection(asyncio.Protocol):
         if self._phase != _DEAD:
             self._phase = _DEAD
             self._answer = None
+            self._request = _NOTHING
             self._owner.dropped(self)
             self._transport.abort()
 
@@ -195,6 +222,8 @@ class Connection(asyncio.Protocol):
                 self._take_head(self._held + data if self._held else data)
             elif self._answer is not None:
                 self._take_body(self._answer, data)
+            elif self._phase == _WAITING:
+                self._give_back()
             else:
                 self.drop()
         except Malformed as fault:
@@ -217,6 +246,8 @@ class Connection(asyncio.Protocol):
         """The upstream hung up."""
         if self._phase == _IDLE:
             self.drop()
+        elif self._phase == _WAITING:
+            self._give_back()
         elif self._phase == _HEAD and not self._held:
             self._fail("reset", "closed without an answer")
         elif self._phase != _DEAD:
@@ -324,13 +355,21 @@ class Connection(asyncio.Protocol):
         else:
             self.drop()
 
+    def _give_back(self) -> None:
+        """The other end has done with this connection; its request has not left."""
+        waiter, self._waiter = self._waiter, None
+        self.drop()
+        if waiter is not None and not waiter.done():
+            waiter.set_exception(Unsent())
+
     def _fail(self, why: str, detail: str) -> None:
         """No whole answer will come; the connection is of no more use."""
+        sent = self._phase != _WAITING
         waiter, self._waiter = self._waiter, None
         late, self._late = self._late, None
         answer, self._answer = self._answer, None
         self.drop()
-        failure = UpstreamFailed(why, detail, sent=True)
+        failure = UpstreamFailed(why, detail, sent=sent)
         if answer is not None and answer.streaming:
             answer.end(failure)
         elif waiter is not None and not waiter.done():

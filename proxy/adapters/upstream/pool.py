@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import socket
 
+from proxy.adapters.turn import Turn
 from proxy.adapters.upstream.body import StreamedBody
-from proxy.adapters.upstream.connection import Connection, Late
+from proxy.adapters.upstream.connection import Connection, Late, Unsent
 from proxy.adapters.upstream.dial import Dialer
 from proxy.adapters.upstream.endpoint import Endpoint
 from proxy.adapters.upstream.resolver import Address, Lookup, Resolver
@@ -41,6 +42,7 @@ class HttpUpstream:
         self._idle: list[Connection] = []  # the oldest first
         self._busy: set[Connection] = set()
         self._ending: set[Connection] = set()  # dropped, transport not gone yet
+        self._turn = Turn()
         self._opening = 0
         self._watched = False
         self._draining = False
@@ -74,29 +76,37 @@ class HttpUpstream:
         larger than `buffer` (`length` then tells its size), or the failure.
         """
         head = request_head(outbound, extra, self._host)
-        connection = self._take(deadline) or await self._open(deadline)
-        waiter = connection.start(
-            head,
-            outbound.body,
-            bodiless=outbound.method == "HEAD",
-            limit=self.endpoint.buffer if buffer is None else buffer,
-            deadline=deadline,
-            linger=linger,
-            late=late,
-        )
-        try:
-            return await waiter
-        except asyncio.CancelledError:
-            connection.leave(waiter)
-            _answered_nobody(waiter, late)
-            raise
-        finally:
-            del waiter  # A failure refers to this frame: no cycle through its future.
+        while True:
+            kept = self._take(deadline)
+            connection = kept or await self._open(deadline)
+            waiter = connection.start(
+                head,
+                outbound.body,
+                bodiless=outbound.method == "HEAD",
+                limit=self.endpoint.buffer if buffer is None else buffer,
+                deadline=deadline,
+                linger=linger,
+                late=late,
+            )
+            try:
+                return await waiter
+            except Unsent:
+                if kept is None:
+                    raise UpstreamFailed("connect", "closed at once", sent=False) from None
+            except asyncio.CancelledError:
+                connection.leave(waiter)
+                _answered_nobody(waiter, late)
+                raise
+            finally:
+                del waiter  # A failure refers to this frame: no cycle through its future.
 
     async def connect(self, *, deadline: float) -> None:
         """Open (or reuse) one connection and send nothing."""
-        connection = self._take(deadline) or await self._open(deadline)
-        self.released(connection)
+        kept = self._take(deadline)
+        while kept is not None and not kept.quiet():
+            kept.drop()
+            kept = self._take(deadline)
+        self.released(kept or await self._open(deadline))
 
     def retire(self) -> None:
         """Keep no connection after its exchange; who still sends here is served all the same."""
@@ -118,7 +128,7 @@ class HttpUpstream:
     # -- Connections.
 
     def _take(self, deadline: float) -> Connection | None:
-        """An idle connection, checked; None if there is none."""
+        """An idle connection; None if there is none.  Whether it is quiet is asked at its write."""
         now = self._clock.now()
         if now >= deadline:
             raise UpstreamFailed("timeout", "the deadline had passed", sent=False)
@@ -162,7 +172,7 @@ class HttpUpstream:
             raise UpstreamFailed("connect", "this side is closed", sent=False)
 
     def _make(self, address: Address) -> Connection:
-        return Connection(self, address, stall=self.endpoint.stall)
+        return Connection(self, address, stall=self.endpoint.stall, turn=self._turn)
 
     def released(self, connection: Connection) -> None:
         """Keep a connection for the next exchange."""

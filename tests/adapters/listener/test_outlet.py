@@ -68,6 +68,42 @@ async def test_a_stream_of_known_length(serve: Serve) -> None:
     assert [body.closed for body in bodies] == [1, 1]
 
 
+async def test_whole_answers_and_streams_leave_in_the_order_of_their_requests(
+    serve: Serve,
+) -> None:
+    """Whole ones wait for the end of the turn; a stream behind them must not overtake them."""
+    given = [
+        Reply(200, [], b"first"),
+        Reply(200, [], b"second"),
+        Reply(200, [], Stream(b"third"), length=5),
+        Reply(200, [], b"x" * 100_000),
+        Reply(200, [], b"fifth"),
+    ]
+    expected = [b"first", b"second", b"third", b"x" * 100_000, b"fifth"]
+
+    async def handler(incoming: Incoming) -> Reply:
+        return given.pop(0)
+
+    served = await serve(handler)
+    client = await served.connect()
+    await client.send(GET * 5)
+
+    assert [(await client.answer()).body for _ in expected] == expected
+
+
+async def test_an_answer_that_waits_is_not_lost_when_the_connection_ends(serve: Serve) -> None:
+    given = [Reply(200, [], b"first"), Reply(200, [(b"x", b"1\r\ny: 2")], b"unsafe")]
+
+    async def handler(incoming: Incoming) -> Reply:
+        return given.pop(0)
+
+    served = await serve(handler)
+    client = await served.connect()
+    await client.send(GET * 2)
+
+    assert [(await client.answer()).status for _ in range(2)] == [200, 502]
+
+
 async def test_a_stream_of_unknown_length_is_chunked(serve: Serve) -> None:
     body = Stream(b"abc", b"", b"defghijklmnopqrstuvw")
     served = await serve(answering(Reply(200, [], body)))

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.adapters.upstream.connection import Connection
+from proxy.adapters.turn import Turn
+from proxy.adapters.upstream.connection import Connection, Unsent
 from proxy.core.model import Reply
 from proxy.errors import UpstreamFailed
 from tests.adapters.upstream.origin import (
@@ -242,12 +243,20 @@ class Line:
 
     def __init__(self) -> None:
         self.wire, self.pool, self.ends = Wire(), Pool(), Ends()
-        self.connection = Connection(self.pool, (socket.AF_INET, ("192.0.2.1", 80)), stall=60.0)
+        self.connection = Connection(
+            self.pool, (socket.AF_INET, ("192.0.2.1", 80)), stall=60.0, turn=Turn()
+        )
         self.connection.connection_made(self.wire)  # type: ignore[arg-type]
 
-    def start(self, **options: Any) -> asyncio.Future[Reply]:
+    def wait(self, **options: Any) -> asyncio.Future[Reply]:
+        """Begin an exchange whose request waits for the end of the turn."""
         settings = {"bodiless": False, "limit": 1000, "deadline": 10.0, "linger": 0.0, "late": None}
         return self.connection.start(b"HEAD", b"", **{**settings, **options})
+
+    def start(self, **options: Any) -> asyncio.Future[Reply]:
+        waiter = self.wait(**options)
+        self.connection.write_out()
+        return waiter
 
     def feed(self, *segments: bytes) -> None:
         for segment in segments:
@@ -338,23 +347,113 @@ async def test_a_large_body_is_not_copied_behind_its_head(line: Callable[[], Lin
     one.connection.start(
         b"HEAD", body, bodiless=False, limit=1, deadline=1.0, linger=0.0, late=None
     )
+    one.connection.write_out()
     assert one.wire.written == [b"HEAD", body]
     assert one.wire.written[1] is body
 
 
-async def test_a_connection_with_unread_bytes_is_not_usable(line: Callable[[], Line]) -> None:
+async def test_a_request_is_written_when_the_turn_is_over(line: Callable[[], Line]) -> None:
     one = line()
-    assert one.connection.usable()
+    one.wait()
+    assert one.wire.written == []
+
+    await asyncio.sleep(0)
+
+    assert one.wire.written == [b"HEAD"]
+    one.connection.write_out()
+    assert one.wire.written == [b"HEAD"]
+
+
+def unseen_bytes(one: Line) -> None:
     one.wire.other.send(b"x")
-    assert not one.connection.usable()
 
 
-async def test_a_connection_whose_other_end_is_closed_is_not_usable(
+def unseen_end(one: Line) -> None:
+    one.wire.other.close()
+
+
+def seen_bytes(one: Line) -> None:
+    one.connection.data_received(b"HTTP/1.1 408 Request Timeout\r\n\r\n")
+
+
+def seen_end(one: Line) -> None:
+    one.connection.eof_received()
+
+
+def lost(one: Line) -> None:
+    one.wire.aborted = True
+    one.connection.connection_lost(None)
+
+
+@pytest.mark.parametrize("happens", [unseen_bytes, unseen_end, seen_bytes, seen_end, lost])
+async def test_a_request_is_not_written_where_something_has_happened(
+    line: Callable[[], Line], happens: Callable[[Line], None]
+) -> None:
+    """Between its choice and its write; whoever sends it may take another connection."""
+    one = line()
+    one.connection.expires = 5.0  # It has been idle.
+    assert one.connection.quiet()
+    waiter = one.wait(linger=30.0, late=one.ends)
+
+    happens(one)
+    one.connection.write_out()
+
+    assert isinstance(waiter.exception(), Unsent)
+    assert one.wire.written == []
+    assert one.connection.gone
+    assert one.pool.told[0] == "dropped"
+    assert one.ends.heard == []
+
+
+async def test_what_is_given_up_before_its_write_is_never_written(
     line: Callable[[], Line],
 ) -> None:
     one = line()
-    one.wire.other.close()
-    assert not one.connection.usable()
+    waiter = one.wait(linger=30.0, late=one.ends)
+
+    waiter.cancel()
+    one.connection.leave(waiter)
+    one.connection.write_out()
+
+    assert (one.wire.written, one.pool.told, one.ends.heard) == ([], ["dropped"], [])
+
+
+async def test_a_cancelled_request_whose_other_end_has_gone_is_forgotten(
+    line: Callable[[], Line],
+) -> None:
+    one = line()
+    waiter = one.wait()
+    waiter.cancel()
+
+    seen_end(one)
+
+    assert one.pool.told == ["dropped"]
+
+
+async def test_what_ends_before_its_write_has_not_been_sent(line: Callable[[], Line]) -> None:
+    ended = []
+    for deadline_passes in (True, False):
+        one = line()
+        waiter = one.wait(linger=30.0)
+        if deadline_passes:
+            one.connection.overdue(11.0)
+        else:
+            one.connection.close()
+        failure = waiter.exception()
+        assert isinstance(failure, UpstreamFailed)
+        ended.append((failure.why, failure.sent, one.wire.written))
+
+    assert ended == [("timeout", False, []), ("reset", False, [])]
+
+
+async def test_a_new_connection_may_have_something_to_say(line: Callable[[], Line]) -> None:
+    """TLS 1.3 sends its tickets after the handshake."""
+    one = line()
+    one.wire.other.send(b"ticket")
+
+    one.start()
+
+    assert one.wire.written == [b"HEAD"]
 
 
 async def test_an_answer_that_overtakes_its_request_ends_the_connection(

@@ -186,6 +186,7 @@ async def test_a_connection_that_the_origin_closed_is_never_used(
     assert (reply.body, upstream.opened_total) == (b"one", 2)
     second.close()
     listening.close()
+    assert upstream.busy == 0
 
 
 async def test_what_comes_while_idle_ends_the_connection(origins: Origins, client: Client) -> None:
@@ -397,6 +398,17 @@ async def test_connect_opens_one_connection_and_sends_nothing(
     assert upstream.opened_total == 1
 
 
+async def test_connect_does_not_take_a_connection_that_has_ended_for_one(client: Client) -> None:
+    """Not even if only the kernel knows yet."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        upstream = client.upstream(listening.getsockname()[1])
+        await upstream.connect(deadline=client.soon())
+        accepted, _ = listening.accept()
+        accepted.close()
+        await upstream.connect(deadline=client.soon())
+        assert (upstream.opened_total, upstream.idle) == (2, 1)
+
+
 async def test_connect_to_a_dead_upstream_fails(client: Client) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listening:
         port = listening.getsockname()[1]
@@ -556,6 +568,22 @@ async def test_a_connection_that_closes_at_once_was_sent_nothing(
     upstream._dialer = Dialer(upstream, then)  # type: ignore[assignment]
     failure = await failing(client.send(upstream))
     assert (failure.why, failure.sent, upstream.busy) == ("connect", False, 0)
+
+
+async def test_a_new_connection_that_ends_before_the_request_is_written_was_sent_nothing(
+    origins: Origins, client: Client
+) -> None:
+    """And it is not tried again: an origin that takes nobody would be asked for ever."""
+
+    async def then(connection: Connection) -> None:
+        asyncio.get_running_loop().call_soon(connection.eof_received)
+
+    origin = await origins(answering(then=ok()))
+    upstream = client.upstream(origin.port)
+    upstream._dialer = Dialer(upstream, then)  # type: ignore[assignment]
+    failure = await failing(client.send(upstream))
+    assert (failure.why, failure.sent, upstream.busy) == ("connect", False, 0)
+    assert upstream.opened_total == 1
 
 
 async def test_a_deadline_that_passes_while_connecting_was_sent_nothing(
