@@ -102,6 +102,8 @@ async def test_an_answer_that_waits_is_not_lost_when_the_connection_ends(serve: 
     await client.send(GET * 2)
 
     assert [(await client.answer()).status for _ in range(2)] == [200, 502]
+    assert len(served.reports) == 1
+    served.reports.clear()
 
 
 async def test_a_stream_of_unknown_length_is_chunked(serve: Serve) -> None:
