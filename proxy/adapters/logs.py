@@ -23,13 +23,14 @@ TRACE_LIMIT = 8192
 """Characters of a traceback, counted from its end."""
 
 
+@lru_cache(maxsize=16)  # a busy sidecar's lines share a millisecond
 def stamp(wall_ms: int) -> str:
     """RFC 3339, UTC, milliseconds."""
     seconds, ms = divmod(wall_ms, 1000)
     return f"{_second(seconds)}.{ms:03d}Z"
 
 
-@lru_cache(maxsize=4)  # thousands of lines share one second
+@lru_cache(maxsize=4)  # and thousands of them a second
 def _second(seconds: int) -> str:
     return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}"
 

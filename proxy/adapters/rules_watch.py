@@ -80,7 +80,7 @@ class RulesWatch:
             *directories,
             watch_filter=None,
             debounce=200,
-            step=20,
+            step=100,  # each look of its thread takes the interpreter from the loop
             rust_timeout=POLL_MS,
             yield_on_timeout=True,
             recursive=False,

@@ -1,5 +1,6 @@
 import hmac
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -144,3 +145,18 @@ def test_the_tolerance_is_the_rules(tolerance: int, result: str) -> None:
 
 def test_a_header_is_read_into_time_and_digest() -> None:
     assert read(b"v=0007,d=" + b"0f" * 32) == (7, b"\x0f" * 32)
+
+
+@given(st.binary(max_size=120))
+@example(b"v=1,d=" + b"a" * 63 + b"A")
+@example(b"v=1,d=" + b"a" * 63 + b"g")
+@example(b"v=1,d=" + b"a" * 64 + b"\n")
+@example(b"v=1\n,d=" + b"a" * 64)
+@example(b"v=,d=" + b"a" * 64)
+@example(b"v=1,d=,d=" + b"a" * 61)
+@example(b"v=" + b"1" * 33 + b",d=" + b"a" * 64)
+def test_a_header_has_one_form(header: bytes) -> None:
+    """That of Retell's Python SDK, with a bound on the digits."""
+    form = re.fullmatch(rb"v=([0-9]{1,32}),d=([0-9a-f]{64})", header)
+
+    assert read(header) == (form and (int(form[1]), bytes.fromhex(form[2].decode())))
