@@ -10,23 +10,17 @@ Every way out ends in `_account`, and every permit goes back.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
-from typing import Any, TypeAlias
+from collections.abc import Callable
 
-from msgspec import Struct
-
-from proxy.core.breaker_values import Permit
-from proxy.core.dialects.answers import EVENTS
-from proxy.core.dialects.headers import media_type
+from proxy.attempt import TIMED, Attempts, Plan, Start
 from proxy.core.dialects.last_answer import last_answer
-from proxy.core.exchange import Attempt, Exchange
+from proxy.core.exchange import Exchange
 from proxy.core.exchange_headers import headers_for_arms, headers_for_caller
 from proxy.core.fields import fields
 from proxy.core.model import (
     TOOL_KINDS,
     Call,
     Decision,
-    Headers,
     Kind,
     Outbound,
     Ran,
@@ -36,7 +30,6 @@ from proxy.core.model import (
 )
 from proxy.core.recognise import recognise
 from proxy.core.rescue import (
-    attempt_deadline,
     combine,
     in_time,
     may_rescue,
@@ -44,39 +37,14 @@ from proxy.core.rescue import (
     says_pending,
 )
 from proxy.core.routes import RouteId
-from proxy.core.soundness import unsound
-from proxy.core.tool_table import Terms
-from proxy.core.verdict import BREAKER_OPEN, CUT, judge_failure, judge_reply
 from proxy.edge import Visit
 from proxy.errors import ClientGone, Refused, UpstreamFailed
 from proxy.line import Line
-from proxy.ports import Arm, Clock, Incoming, Watch
-from proxy.relay import Sender, Settled
-
-TIMED = frozenset({Kind.EVENT, Kind.INBOUND, Kind.ALERT})
-"""Kinds that Retell gives 10 s in all: their budget bounds every attempt."""
-
-STATUS_ONLY = frozenset({Kind.EVENT, Kind.ALERT})
-"""Kinds whose answer is its status."""
+from proxy.ports import Clock, Incoming, Watch
+from proxy.relay import Settled
 
 # Bound once: reading a member of an enumeration is slow in Python 3.11.
 _HEALTH, _LLM, _OTHER = RouteId.HEALTH, Kind.LLM, Kind.OTHER
-_FIRST, _SECOND = (b"x-callsplit-attempt", b"1"), (b"x-callsplit-attempt", b"2")
-
-Start: TypeAlias = Callable[
-    [Coroutine[Any, Any, Reply | Exception], str], "asyncio.Task[Reply | Exception]"
-]
-
-
-class Plan(Struct, frozen=True, gc=False):
-    """Where one call goes, and what may happen if that fails."""
-
-    arm: Arm
-    other: Arm | None  # None: no rescue, whatever happens
-    reason: Reason
-    terms: Terms
-    budget_ends: float  # clock seconds
-    headers: Headers  # the exchange's own, for the arms
 
 
 class Handler:
@@ -93,7 +61,7 @@ class Handler:
         self._clock = clock
         self._watch = watch
         self._new_id = new_id
-        self._start = start
+        self._attempts = Attempts(clock=clock, watch=watch, start=start)
 
     async def handle(self, incoming: Incoming) -> Reply:
         """Answer one request; the only place where an error becomes an answer."""
@@ -167,19 +135,19 @@ class Handler:
         other, terms = line.rescuer(arm.name, kind, wall_ms), line.tools.terms(call)
         # Retell's patience with an event began with its first byte; a tool's body may be late.
         began = x.started if kind in TIMED else self._clock.now()
-        budget_ends = began + terms.budget
-        return Plan(arm, other, reason, terms, budget_ends, headers_for_arms(call, x))
+        budget_ends, headers = began + terms.budget, headers_for_arms(call, x)
+        return Plan(arm, other, reason, terms, budget_ends, line.fallback.min_attempt, headers)
 
     async def _try_arms(self, line: Line, call: Call, plan: Plan, x: Exchange) -> Reply:
         """The attempt, at most one rescue, the last answer."""
-        reply, first = await self._attempt(line, plan.arm, call, plan, x)
+        reply, first = await self._attempts.one(plan.arm, call, plan, x)
         if reply is not None and (first.delivers or call.kind is _OTHER):
             x.arm, x.reason = plan.arm.name, plan.reason
             x.outcome = "business_no" if first.label == "business_no" else "ok"
             return reply
         ran = first.ran
-        if plan.other is not None and self._may_rescue(line, call, plan, first):
-            reply, second = await self._attempt(line, plan.other, call, plan, x, rescue=True)
+        if plan.other is not None and self._may_rescue(call, plan, first):
+            reply, second = await self._attempts.one(plan.other, call, plan, x, rescue=True)
             if reply is not None and second.delivers:
                 x.arm, x.reason = plan.other.name, rescue_reason(first)
                 x.outcome = "rescued"
@@ -188,116 +156,10 @@ class Handler:
             ran = combine(ran, second.ran)
         return self._last_answer(line, call, x, ran)
 
-    def _may_rescue(self, line: Line, call: Call, plan: Plan, first: Verdict) -> bool:
+    def _may_rescue(self, call: Call, plan: Plan, first: Verdict) -> bool:
         return may_rescue(first, plan.terms.effect, call.kind) and in_time(
-            self._clock.now(), budget_ends=plan.budget_ends, min_attempt=line.fallback.min_attempt
+            self._clock.now(), budget_ends=plan.budget_ends, min_attempt=plan.min_attempt
         )
-
-    async def _attempt(
-        self, line: Line, arm: Arm, call: Call, plan: Plan, x: Exchange, *, rescue: bool = False
-    ) -> tuple[Reply | None, Verdict]:
-        """One try at one arm: permit, exchange, verdict.
-
-        The permit goes back here, or when an answer that streams has ended.
-        """
-        began, last = self._clock.now(), rescue or plan.other is None
-        permit = arm.breaker.admit(began, safe=plan.terms.safe, covered=not last)
-        if permit is None:
-            return None, self._attempted(Attempt(arm.name, BREAKER_OPEN, 0.0), x)
-        until = attempt_deadline(
-            began,
-            timeout=arm.timeout,
-            budget_ends=plan.budget_ends,
-            min_attempt=line.fallback.min_attempt,
-            last=last,
-            hard=call.kind in TIMED,
-        )
-        send = Sender(
-            arm.upstream,
-            [*plan.headers, _SECOND if rescue else _FIRST],
-            deadline=until,
-            linger=plan.terms.linger,
-        )
-        reply, verdict, streams = None, CUT, False
-        try:
-            if arm.in_process:
-                reply = await self._ask_here(arm, call, send, until, plan.terms.linger)
-            else:
-                reply = await arm.backend.handle(call, send)
-            verdict = reply.verdict or judged(reply, arm, call.kind)
-            streams = not isinstance(reply.body, bytes)
-        except UpstreamFailed as failure:
-            verdict = judge_failure(failure, dispatched=send.dispatched or arm.in_process)
-        except Exception as bug:  # of a user's backend: an answer that nobody understands
-            self._watch.crashed(f"backend {arm.name}", bug)
-            crash = UpstreamFailed("body", "the backend crashed", sent=True)
-            verdict = judge_failure(crash, dispatched=send.dispatched or arm.in_process)
-        finally:
-            ended = self._clock.now()
-            if not streams:
-                self._hand_back(arm, permit, verdict, ended)
-        if streams and reply is not None:
-            keep = verdict.delivers or call.kind is _OTHER
-            await self._hold(arm, permit, reply, verdict, keep=keep, linger=plan.terms.linger)
-        status = reply.status if reply is not None else 0
-        return reply, self._attempted(Attempt(arm.name, verdict, ended - began, status), x)
-
-    async def _ask_here(
-        self, arm: Arm, call: Call, send: Sender, until: float, linger: float
-    ) -> Reply:
-        """The answer of a backend that works in this process, and so is bounded in time here."""
-        task = self._start(caught(arm.backend.handle(call, send)), f"backend {arm.name}")
-        await asyncio.wait({task}, timeout=until - self._clock.now())
-        if not task.done():  # a write is never cut short: it has its time to finish
-            asyncio.get_running_loop().call_later(linger, task.cancel)
-            raise UpstreamFailed("timeout", "the backend took too long", sent=True)
-        if task.cancelled():  # from within: as an exception it would end our caller's connection
-            raise UpstreamFailed("body", "the backend gave up", sent=True)
-        answer = task.result()
-        if isinstance(answer, Exception):
-            raise answer
-        if wrong := unsound(answer):
-            raise TypeError(f"the backend's answer is {wrong}")
-        return answer
-
-    async def _hold(
-        self,
-        arm: Arm,
-        permit: Permit,
-        reply: Reply,
-        verdict: Verdict,
-        *,
-        keep: bool,
-        linger: float,
-    ) -> None:
-        """Hand the permit back when the stream has ended, or at once if nobody reads it.
-
-        A stream of events may begin long before the tool ends: a caller who leaves a write's
-        must not cut it.
-        """
-
-        def ended(failure: UpstreamFailed | None, whole: bool) -> None:
-            cut = judge_failure(failure, dispatched=True) if failure else CUT
-            shown = verdict if whole or not keep else cut
-            self._hand_back(arm, permit, shown, self._clock.now())
-
-        assert not isinstance(reply.body, bytes)
-        goes_on = keep and media_type(reply.headers) == EVENTS
-        reply.body = Settled(reply.body, ended, linger=linger if goes_on else 0.0)
-        if not keep:
-            await reply.body.aclose()
-
-    def _hand_back(self, arm: Arm, permit: Permit, verdict: Verdict, now: float) -> None:
-        change = arm.breaker.record(permit, verdict.counts, now, verdict.retry_after)
-        if change is not None:
-            self._watch.breaker_changed(arm.name, change)
-
-    def _attempted(self, attempt: Attempt, x: Exchange) -> Verdict:
-        x.attempts.append(attempt)
-        self._watch.attempt_ended(attempt)
-        if attempt.verdict.config_fault:
-            self._watch.config_fault(attempt.arm, f"{attempt.verdict.label} {attempt.status or ''}")
-        return attempt.verdict
 
     def _last_answer(self, line: Line, call: Call, x: Exchange, ran: Ran) -> Reply:
         """What the caller hears if no arm could answer: a sentence the agent can speak."""
@@ -360,17 +222,3 @@ class Handler:
 def nobody_hears() -> Reply:
     """What stands in the log for an answer whose caller has hung up; 499 as nginx has it."""
     return Reply(499, close=True)
-
-
-def judged(reply: Reply, arm: Arm, kind: Kind) -> Verdict:
-    """The verdict on an answer whose backend had none of its own."""
-    body = reply.body if isinstance(reply.body, bytes) and kind not in STATUS_ONLY else None
-    return judge_reply(reply.status, reply.headers, body, not_executed=arm.not_executed)
-
-
-async def caught(answer: Coroutine[Any, Any, Reply]) -> Reply | Exception:
-    """An answer, or why there is none: nobody may be left to hear an exception."""
-    try:
-        return await answer
-    except Exception as error:
-        return error

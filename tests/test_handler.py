@@ -1,217 +1,34 @@
-"""The path of a request with every edge of it faked: arms that do as they are told."""
+"""The path of a request, from its bytes to its account."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
-from typing import Any, TypeAlias
+from typing import Any
 
 import orjson
 import pytest
 
-from backends.base import Send
 from proxy.core.auth import AuthPolicy, Credentials
-from proxy.core.breaker import Breaker
-from proxy.core.breaker_values import BreakerConfig, State
-from proxy.core.call_id import CallIds
-from proxy.core.entry import Entry
-from proxy.core.exchange import Exchange
-from proxy.core.fields import fields
+from proxy.core.breaker_values import State
 from proxy.core.limits import Limit
-from proxy.core.model import TOOL_KINDS, Call, Headers, Kind, Outbound, Reply
+from proxy.core.model import Call, Kind
 from proxy.core.requirement import Requirement
-from proxy.core.rescue import coverable
-from proxy.core.rules import Fallback, ToolEntry
-from proxy.core.splitter import Splitter
-from proxy.core.tool_table import ToolTable
-from proxy.edge import Edge, EdgeRules
 from proxy.errors import ClientGone, UpstreamFailed
-from proxy.handler import Handler
-from proxy.line import Line
-from proxy.ports import Arm
-from tests.fakes import FakeClock, FakeIncoming, FakeWatch
-
-BOOK = {"name": "book", "args": {"time": "10:00"}, "call": {"call_id": "call_7"}}
-SLOTS = {"name": "slots", "args": {}, "call": {"call_id": "call_7"}}
-EVENT = {"event": "call_ended", "call": {"call_id": "call_7"}}
-INBOUND = {"event": "call_inbound", "call_inbound": {"from_number": "+1", "to_number": "+2"}}
-GOOD = (200, b'{"ok":true}')
-REFUSED = UpstreamFailed("connect", "refused", sent=False)
-DIED = UpstreamFailed("reset", "cut", sent=True)
-SLOW = UpstreamFailed("timeout", "late", sent=True)
-
-Answer: TypeAlias = tuple[int, bytes] | Exception | Callable[[], Awaitable[tuple[int, bytes]]]
-
-
-class Network:
-    """An upstream that does as it is told; the last answer repeats."""
-
-    def __init__(self, *answers: Answer) -> None:
-        self.answers = list(answers) or [GOOD]
-        self.seen: list[tuple[Outbound, Headers, float, float]] = []
-        self.closed = 0
-        self.chunks: list[bytes | Exception] | None = None
-
-    async def send(
-        self,
-        outbound: Outbound,
-        extra: Headers,
-        *,
-        deadline: float,
-        linger: float = 0.0,
-        buffer: int | None = None,
-    ) -> Reply:
-        self.seen.append((outbound, extra, deadline, linger))
-        answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
-        if isinstance(answer, Exception):
-            raise answer
-        status, body = answer if isinstance(answer, tuple) else await answer()
-        headers = [(b"content-type", b"application/json"), (b"X-Callsplit-Arm", b"liar")]
-        if self.chunks is not None:
-            return Reply(status, headers, Chunks(self))
-        return Reply(status, headers, body)
-
-    async def connect(self, *, deadline: float) -> None: ...
-
-    async def aclose(self, grace: float) -> None: ...
-
-
-class Chunks:
-    def __init__(self, network: Network) -> None:
-        self._network = network
-        self._left = list(network.chunks or [])
-
-    def __aiter__(self) -> AsyncIterator[bytes]:
-        return self
-
-    async def __anext__(self) -> bytes:
-        if not self._left:
-            raise StopAsyncIteration
-        chunk = self._left.pop(0)
-        if isinstance(chunk, Exception):
-            raise chunk
-        return chunk
-
-    async def aclose(self) -> None:
-        self._network.closed += 1
-
-
-class Forwarding:
-    """A backend that sends the body on; `kinds` are what it takes."""
-
-    def __init__(self, kinds: frozenset[Kind]) -> None:
-        self.kinds = kinds
-
-    async def handle(self, call: Call, send: Send) -> Reply:
-        return await send(Outbound("POST", "/hook", call.head.end_to_end, call.body))
-
-
-class Crashing(Forwarding):
-    async def handle(self, call: Call, send: Send) -> Reply:
-        raise KeyError("a bug in a user's backend")
-
-
-class CrashingLate(Forwarding):
-    async def handle(self, call: Call, send: Send) -> Reply:
-        await super().handle(call, send)
-        raise KeyError("a bug in a backend")
-
-
-class World:
-    """A handler between two told arms."""
-
-    def __init__(
-        self,
-        *,
-        percent: float = 100.0,
-        mcp: Network | None = None,
-        webhook: Network | None = None,
-        tools: Mapping[str, dict[str, Any]] | None = None,
-        fallback: Mapping[str, Any] | None = None,
-        mcp_kinds: frozenset[Kind] = TOOL_KINDS,
-        backend: type[Forwarding] = Forwarding,
-        in_process: bool = False,
-        kill: bool = False,
-        **edge: Any,
-    ) -> None:
-        self.clock, self.watch = FakeClock(), FakeWatch()
-        self.mcp, self.webhook = mcp or Network(), webhook or Network()
-        self.tasks: set[asyncio.Task[Any]] = set()
-        rules = Fallback.model_validate(fallback or {})
-        entries = tools or {"slots": {"effect": "read"}, "put": {"effect": "idempotent"}}
-        config = BreakerConfig(failures=5, last_resort=rules.last_resort)
-        self.arms = {
-            "mcp": Arm("mcp", backend(mcp_kinds), self.mcp, Breaker(config), 2.0,
-                       in_process=in_process),
-            "webhook": Arm("webhook", Forwarding(frozenset(Kind) - {Kind.LLM}), self.webhook,
-                           Breaker(config), 30.0),
-        }  # fmt: skip
-        entry = Entry("mcp", "webhook", percent, kill=kill)
-        edge.setdefault("auth", AuthPolicy({}, Credentials()))
-        self.line = Line(
-            edge=Edge(EdgeRules(**edge), self.watch),
-            ids=CallIds(),
-            splitter=Splitter(entry, fields_of=fields),
-            arms=self.arms,
-            to="mcp",
-            otherwise="webhook",
-            tools=ToolTable(
-                {k: ToolEntry.model_validate(v) for k, v in entries.items()}, rules.budget
-            ),
-            fallback=rules,
-            health=lambda: Reply(200, [], b"{}"),
-            covers={
-                arm: coverable(
-                    arm,
-                    otherwise="webhook",
-                    takes=self.arms[other].backend.kinds,
-                    enabled=rules.enabled,
-                    both_ways=rules.both_ways,
-                )
-                for arm, other in (("mcp", "webhook"), ("webhook", "mcp"))
-            },
-            passthrough="webhook" if edge.get("passthrough") else None,
-        )
-        self.handler = Handler(
-            self.line, clock=self.clock, watch=self.watch, new_id=lambda: "0" * 31 + "1",
-            start=self.start,
-        )  # fmt: skip
-
-    def start(self, coroutine: Coroutine[Any, Any, Any], name: str) -> asyncio.Task[Any]:
-        task = asyncio.get_running_loop().create_task(coroutine, name=name)
-        self.tasks.add(task)
-        return task
-
-    async def ask(self, body: object, target: str = "/retell", **options: Any) -> Reply:
-        raw = body if isinstance(body, bytes) else orjson.dumps(body)
-        return await self.handler.handle(FakeIncoming(target=target, body=raw, **options))
-
-    @property
-    def exchange(self) -> Exchange:
-        ended = [value for what, value in self.watch.told if what == "exchange"]
-        assert len(ended) == 1, "every exchange is accounted for exactly once"
-        assert isinstance(ended[0], Exchange)
-        assert self.handler.inflight == 0
-        return ended[0]
-
-    @property
-    def deliveries(self) -> tuple[int, int]:
-        return len(self.mcp.seen), len(self.webhook.seen)
-
-
-def header(reply: Reply, name: bytes) -> list[bytes]:
-    return [value for key, value in reply.headers if key.lower() == name]
-
-
-def said(reply: Reply) -> Any:
-    assert isinstance(reply.body, bytes)
-    return orjson.loads(reply.body)
-
-
-async def read(reply: Reply) -> bytes:
-    assert not isinstance(reply.body, bytes)
-    return b"".join([chunk async for chunk in reply.body])
-
+from tests.fakes import FakeClock, FakeIncoming
+from tests.path_kit import (
+    BOOK,
+    DIED,
+    EVENT,
+    GOOD,
+    INBOUND,
+    REFUSED,
+    SLOTS,
+    SLOW,
+    Answer,
+    Network,
+    World,
+    header,
+    said,
+)
 
 # -- The plain way.
 
@@ -397,26 +214,6 @@ async def test_a_bug_of_ours_is_500_without_a_word_of_it() -> None:
     assert b"secret" not in reply.body
     assert [what for what, _ in world.watch.told].count("crashed") == 1
     assert world.exchange.outcome == "failed"
-
-
-async def test_a_cancelled_exchange_hands_its_permit_back_and_is_accounted() -> None:
-    started = asyncio.Event()
-
-    async def never() -> tuple[int, bytes]:
-        started.set()
-        await asyncio.Event().wait()
-        return GOOD
-
-    world = World(mcp=Network(never))
-    breaker = world.arms["mcp"].breaker
-    task = asyncio.get_running_loop().create_task(world.ask(BOOK))
-    await started.wait()
-    task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await task
-
-    assert world.exchange.outcome == "gone"
-    assert breaker.snapshot(0.0).failures == 0
 
 
 # -- Rescue and last answer.
@@ -610,205 +407,6 @@ async def test_only_a_write_lingers() -> None:
     await world.ask(SLOTS)
 
     assert [linger for _, _, _, linger in world.mcp.seen] == [30.0, 0.0]
-
-
-# -- Breaker.
-
-
-async def test_the_breaker_opens_after_five_and_callers_go_round_it() -> None:
-    world = World(mcp=Network(REFUSED))
-    for _ in range(8):
-        reply = await world.ask(BOOK)
-
-    assert world.deliveries == (5, 8)
-    assert header(reply, b"x-callsplit-reason") == [b"rescue_open"]
-    assert world.arms["mcp"].breaker.state is State.OPEN
-    assert [what for what, _ in world.watch.told].count("breaker") == 1
-
-
-async def test_the_last_arm_is_asked_although_its_breaker_is_open() -> None:
-    """A sidecar must not be worse than none."""
-    world = World(percent=0, webhook=Network(*[REFUSED] * 5, GOOD))
-    for _ in range(5):
-        await world.ask(BOOK)
-    assert world.arms["webhook"].breaker.state is State.OPEN
-    reply = await world.ask(BOOK)
-
-    assert (reply.status, reply.body) == GOOD
-
-
-async def test_without_last_resort_an_open_breaker_means_the_last_answer() -> None:
-    world = World(percent=0, webhook=Network(REFUSED))
-    world.arms["webhook"].breaker.force(State.FORCED_OPEN, 0.0)
-    reply = await world.ask(BOOK)
-
-    assert said(reply)["message"] == world.line.tools.get("book").say.plain
-    assert world.deliveries == (0, 0)
-    assert world.exchange.attempts[0].verdict.label == "not_sent"
-
-
-async def test_a_permit_goes_back_on_every_way_out() -> None:
-    """Permits out of an open breaker are counted; a lost one would shut the arm for good."""
-    bad_stream = Network(GOOD)
-    bad_stream.chunks = [b"a", DIED]
-    answers: list[Answer] = [REFUSED, DIED, SLOW, (500, b""), (302, b""), (404, b""), GOOD]
-    for network in [*(Network(answer) for answer in answers), bad_stream]:
-        world = World(percent=0, webhook=network, fallback={"last_resort": 1})
-        breaker = world.arms["webhook"].breaker
-        breaker.trip(world.clock.now())
-        reply = await world.ask(BOOK)
-        if not isinstance(reply.body, bytes):
-            with pytest.raises(UpstreamFailed):
-                await read(reply)
-
-        assert breaker.snapshot(world.clock.now()).last_resort == 0
-
-
-# -- Backends of users.
-
-
-async def test_a_backend_that_crashes_costs_a_sentence_not_a_stack() -> None:
-    world = World(backend=Crashing, in_process=True)
-    reply = await world.ask(BOOK)
-
-    assert said(reply)["message"] == world.line.tools.get("book").say_pending.plain
-    assert ("crashed", "backend mcp") in [
-        (what, value[0] if isinstance(value, tuple) else value) for what, value in world.watch.told
-    ]
-
-
-async def test_a_backend_that_crashes_before_it_sends_has_run_nothing() -> None:
-    """One of ours, that is: what a user's own does in this process, nobody knows."""
-    assert header(await World(backend=Crashing).ask(BOOK), b"x-callsplit-reason") == [
-        b"rescue_body"
-    ]
-
-    world = World(backend=CrashingLate)
-    assert said(await world.ask(BOOK))["message"] == world.line.tools.get("book").say_pending.plain
-    assert world.deliveries == (1, 0)
-
-
-async def test_a_backend_that_cancels_itself_does_not_silence_its_caller() -> None:
-    class GivingUp(Forwarding):
-        async def handle(self, call: Call, send: Send) -> Reply:
-            raise asyncio.CancelledError
-
-    world = World(backend=GivingUp, in_process=True)
-    reply = await world.ask(BOOK)
-
-    assert said(reply)["message"] == world.line.tools.get("book").say_pending.plain
-    assert world.exchange.outcome == "last_answer"
-
-
-async def test_an_event_is_judged_by_its_status_alone() -> None:
-    """Retell reads nothing else of it, and would send again what was taken."""
-    world = World(webhook=Network((200, b'{"success":false,"status_code":500}')))
-
-    assert (await world.ask(EVENT)).status == 200
-    assert world.arms["webhook"].breaker.snapshot(0.0).failures == 0
-
-
-async def test_a_backend_that_fails_for_a_reason_of_its_own_is_rescued_like_any_other() -> None:
-    """The rescue has run by then: to stumble over its name would lose the answer."""
-    world = World(mcp=Network(UpstreamFailed("quota", "used up", sent=False)))
-    reply = await world.ask(BOOK)
-
-    assert (reply.status, reply.body) == GOOD
-    assert header(reply, b"x-callsplit-reason") == [b"rescue_body"]
-    assert ("rescued", ("mcp", "body")) in world.watch.told
-
-
-async def test_a_backend_in_process_is_bounded_in_time_and_not_cut_short() -> None:
-    finish = asyncio.Event()
-    finished: list[bool] = []
-
-    class Hanging(Forwarding):
-        async def handle(self, call: Call, send: Send) -> Reply:
-            await finish.wait()
-            finished.append(True)
-            return Reply(200, [], b"{}")
-
-    world = World(backend=Hanging, in_process=True)
-    world.arms["mcp"].timeout = 0.0
-    reply = await world.ask(BOOK)
-    assert said(reply)["message"] == world.line.tools.get("book").say_pending.plain
-
-    finish.set()
-    await asyncio.gather(*world.tasks)
-    assert finished == [True]
-
-
-async def test_a_backend_in_process_answers_and_fails_like_any_other() -> None:
-    assert (await World(in_process=True).ask(BOOK)).status == 200
-
-    world = World(in_process=True, mcp=Network(REFUSED))
-    assert header(await world.ask(BOOK), b"x-callsplit-reason") == [b"rescue_connect"]
-
-
-@pytest.mark.parametrize(
-    "answer",
-    [None, Reply(200, [(b"a", b"b\r\nc: d")], b"{}"), Reply(200, [], "text")],  # type: ignore[arg-type]
-)
-async def test_an_answer_that_cannot_be_written_is_a_crash_not_a_reset(answer: Any) -> None:
-    class Odd(Forwarding):
-        async def handle(self, call: Call, send: Send) -> Reply:
-            return answer  # type: ignore[no-any-return]
-
-    world = World(backend=Odd, in_process=True)
-    reply = await world.ask(BOOK)
-
-    assert said(reply)["message"] == world.line.tools.get("book").say_pending.plain
-    assert [what for what, _ in world.watch.told].count("crashed") == 1
-
-
-# -- Streams.
-
-
-async def test_a_stream_is_judged_and_accounted_at_its_end() -> None:
-    network = Network(GOOD)
-    network.chunks = [b"ab", b"cd"]
-    world = World(mcp=network)
-    reply = await world.ask(BOOK)
-    assert not [told for told in world.watch.told if told[0] == "exchange"]
-
-    assert await read(reply) == b"abcd"
-    assert (world.exchange.bytes_out, world.exchange.flags) == (4, ["streamed"])
-    assert world.exchange.outcome == "ok"
-
-
-async def test_a_stream_that_breaks_is_the_arms_failure() -> None:
-    network = Network(GOOD)
-    network.chunks = [b"ab", DIED]
-    world = World(mcp=network)
-    with pytest.raises(UpstreamFailed):
-        await read(await world.ask(BOOK))
-
-    assert world.exchange.outcome == "failed"
-    assert world.arms["mcp"].breaker.snapshot(0.0).failures == 1
-
-
-async def test_a_caller_that_leaves_a_stream_is_nobodys_failure() -> None:
-    network = Network(GOOD)
-    network.chunks = [b"ab", b"cd"]
-    world = World(mcp=network)
-    reply = await world.ask(BOOK)
-    assert not isinstance(reply.body, bytes)
-    await reply.body.aclose()  # type: ignore[attr-defined]
-
-    assert world.exchange.outcome == "gone"
-    assert world.arms["mcp"].breaker.snapshot(0.0).failures == 0
-    assert network.closed == 1
-
-
-async def test_a_failing_stream_that_nobody_will_read_is_closed() -> None:
-    network = Network((500, b""))
-    network.chunks = [b"x" * 9]
-    world = World(mcp=network)
-    reply = await world.ask(SLOTS)
-
-    assert (reply.status, reply.body) == GOOD
-    assert network.closed == 1
-    assert world.arms["mcp"].breaker.snapshot(0.0).failures == 1
 
 
 # -- Passthrough.
