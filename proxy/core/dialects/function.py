@@ -111,6 +111,7 @@ def compose(tool: str, arguments: bytes | None, call: CallObject) -> bytes:
     )
 
 
-def spoken(sentence: str) -> bytes:
-    """An answer that says no, in words that the agent can speak."""
-    return b'{"success":false,"message":%b}' % orjson.dumps(sentence)
+def spoken(sentence: str, *, success: bool = False) -> bytes:
+    """An answer in words that the agent can speak; it says no, unless `success`."""
+    flag = b"true" if success else b"false"
+    return b'{"success":%b,"message":%b}' % (flag, orjson.dumps(sentence))

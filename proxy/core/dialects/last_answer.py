@@ -1,4 +1,4 @@
-"""What does the caller get when no arm can answer?"""
+"""What does the caller get when no arm can answer, or none is asked again?"""
 
 from __future__ import annotations
 
@@ -31,22 +31,29 @@ def last_answer(
     return Reply(503, [*_JSON, later], function.spoken(_NOBODY))
 
 
-def _spoken(call: Call, sentence: str) -> Reply:
+def done_answer(call: Call, *, tool: Tool, language: str | None = None) -> Reply:
+    """Answer the repeat of a write that succeeded, but whose own answer was too large to keep."""
+    return _spoken(call, tool.say_done.in_language(language), done=True)
+
+
+def _spoken(call: Call, sentence: str, *, done: bool = False) -> Reply:
     if call.kind is Kind.MCP:
-        return _to_mcp(call, sentence)
+        return _to_mcp(call, sentence, done=done)
     if call.kind is Kind.TOOLS:
-        return Reply(200, list(_JSON), tools.failure(sentence, tools.UNAVAILABLE))
-    return Reply(200, list(_JSON), function.spoken(sentence))
+        body = tools.render(sentence) if done else tools.failure(sentence, tools.UNAVAILABLE)
+    else:
+        body = function.spoken(sentence, success=done)
+    return Reply(200, list(_JSON), body)
 
 
-def _to_mcp(call: Call, sentence: str) -> Reply:
+def _to_mcp(call: Call, sentence: str, *, done: bool) -> Reply:
     """Always status 200: on others whole client sessions die, and with them the call's tools."""
     if call.head.method != "POST":
         return Reply(405, [(b"allow", b"POST")])
     if call.rpc_id is None:
         return Reply(202)  # Nobody waits for an answer to a notification.
     if call.rpc_method == "tools/call":
-        result = ToolResult(sentence, is_error=True)
+        result = ToolResult(sentence, is_error=not done)
         era = jsonrpc.era_of(call.head.named)
         return answers.rpc_reply(call, jsonrpc.render_result(call.rpc_id, era, result))
     message = jsonrpc.render_error(call.rpc_id, jsonrpc.INTERNAL_ERROR, _NOBODY)

@@ -6,16 +6,17 @@ from typing import Any
 import pytest
 from mcp_types import methods
 
-from proxy.core.dialects.last_answer import last_answer
+from proxy.core.dialects.last_answer import done_answer, last_answer
 from proxy.core.model import Call, Head, Kind, Ran, Reply
 from proxy.core.rules.tools import Tool, ToolEntry, resolve
 
 SAY = {"en": "Sorry, not now.", "de": "Leider nicht jetzt."}
 PENDING = "It may have gone through."
+DONE = "That is done."
 
 
 def tool() -> Tool:
-    entry = ToolEntry.model_validate({"say": SAY, "say_pending": PENDING})
+    entry = ToolEntry.model_validate({"say": SAY, "say_pending": PENDING, "say_done": DONE})
     return resolve({"book": entry}, "book")
 
 
@@ -106,3 +107,31 @@ def test_whoever_can_come_again_is_asked_to(kind: Kind) -> None:
     assert reply.status == 503
     assert (b"retry-after", b"5") in reply.headers
     assert body["success"] is False
+
+
+@pytest.mark.parametrize("kind", [Kind.FUNCTION, Kind.ARGS])
+def test_a_write_that_is_done_but_not_kept_is_told_as_done(kind: Kind) -> None:
+    reply = done_answer(call(kind), tool=tool())
+
+    assert (reply.status, said(reply)) == (200, {"success": True, "message": "That is done."})
+
+
+def test_a_tools_caller_hears_that_it_is_done_in_the_guides_form() -> None:
+    assert said(done_answer(call(Kind.TOOLS), tool=tool())) == {
+        "success": True,
+        "data": "That is done.",
+    }
+
+
+def test_an_mcp_caller_hears_that_it_is_done_as_no_error() -> None:
+    asked = call(Kind.MCP, rpc_id=b"7", rpc_method="tools/call")
+    message = said(done_answer(asked, tool=tool()))
+
+    assert message["id"] == 7
+    assert message["result"]["content"] == [{"type": "text", "text": "That is done."}]
+    assert not message["result"].get("isError", False)
+
+
+def said(reply: Reply) -> Any:
+    assert isinstance(reply.body, bytes)
+    return json.loads(reply.body)
