@@ -1,4 +1,4 @@
-"""How is one text in a JSON document replaced, while every other value keeps its bytes?"""
+"""How is one value in a JSON document replaced, while every other keeps its bytes?"""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def with_text(document: bytes, path: tuple[str, ...], text: str) -> bytes:
     Numbers, escapes and the order of members stay; white space between members goes, and halves
     of surrogate pairs become U+FFFD.
     """
-    members = _read(document)
+    members = members_of(document)
     name, *rest = path
     if rest:
         if name not in members:
@@ -26,10 +26,11 @@ def with_text(document: bytes, path: tuple[str, ...], text: str) -> bytes:
         members[name] = Raw(with_text(bytes(members[name]), tuple(rest), text))
     else:
         members[name] = Raw(orjson.dumps(text))
-    return _encode(members)
+    return document_of(members)
 
 
-def _read(document: bytes) -> dict[str, Raw]:
+def members_of(document: bytes) -> dict[str, Raw]:
+    """The members of an object, each as it stands; raises ValueError if it is none."""
     try:
         try:
             return _members.decode(document)
@@ -37,3 +38,8 @@ def _read(document: bytes) -> dict[str, Raw]:
             return _members.decode(mended(document))  # It may hold half an emoji.
     except (msgspec.DecodeError, RecursionError) as error:
         raise ValueError("no JSON object") from error
+
+
+def document_of(members: dict[str, Raw]) -> bytes:
+    """The object that holds these members."""
+    return _encode(members)
