@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -41,9 +42,16 @@ class Incoming(Protocol):
         broken framing, `ClientGone` if the caller hung up.
         """
 
+    def answer(self, reply: Reply) -> bool:
+        """Answer now, while the handler goes on; what it returns later is dropped.
+
+        False if it cannot be: the request has been answered, its body is still coming, `reply`
+        streams, or the caller is gone.
+        """
+
     @property
     def gone(self) -> bool:
-        """The caller has hung up."""
+        """The caller has hung up; tells nothing more after `answer`."""
 
 
 class Upstream(Protocol):
@@ -57,6 +65,7 @@ class Upstream(Protocol):
         deadline: float,
         linger: float = 0.0,
         buffer: int | None = None,
+        late: Callable[[], bool] | None = None,
     ) -> Reply:
         """One exchange; `extra` headers follow the outbound's own.
 
@@ -65,7 +74,9 @@ class Upstream(Protocol):
         `deadline` (clock seconds) bounds connect, request and the answer up to its whole
         buffered body or, for a streamed one, its head.  With `linger`, a request that times
         out after it was sent keeps its connection for that many more seconds, so
-        that the upstream can finish what it began.
+        that the upstream can finish what it began.  Then `late` is called, once and at the
+        `deadline`, if no whole answer (or head of a streamed one) is here: True, and this call
+        waits on, for the answer or the end of those seconds.  It must not raise.
         """
 
     async def connect(self, *, deadline: float) -> None:

@@ -14,15 +14,25 @@ from proxy.ports import Upstream
 class Sender:
     """One attempt's `send`: bound to its upstream, its deadline and its exchange's headers.
 
-    `dispatched`: the leg that can run the tool has been begun.
+    `dispatched`: the leg that can run the tool has been begun.  `late` (see `Upstream.send`) is
+    called at most once, and for that leg only; what it says holds for all that the attempt still
+    waits for.  Without `linger` it is never called.
     """
 
-    __slots__ = ("_deadline", "_extra", "_linger", "_upstream", "dispatched")
+    __slots__ = ("_deadline", "_extra", "_late", "_linger", "_upstream", "_waits_on", "dispatched")
 
     def __init__(
-        self, upstream: Upstream, extra: Headers, *, deadline: float, linger: float
+        self,
+        upstream: Upstream,
+        extra: Headers,
+        *,
+        deadline: float,
+        linger: float,
+        late: Callable[[], bool] | None = None,
     ) -> None:
         self.dispatched = False
+        self._late = late if linger > 0 else None
+        self._waits_on = False
         self._upstream = upstream
         self._extra = extra
         self._deadline = deadline
@@ -32,16 +42,33 @@ class Sender:
         self, outbound: Outbound, *, dispatches: bool = True
     ) -> Coroutine[Any, Any, Reply]:
         """See `backends.base.Send`.  No coroutine of its own where the upstream's will do."""
-        linger = self._linger if dispatches else 0.0
+        linger, late = 0.0, None
         if dispatches:
             self.dispatched = True
-        answer = self._upstream.send(outbound, self._extra, deadline=self._deadline, linger=linger)
-        return self._bounded(answer, linger) if outbound.whole else answer
+            linger = self._linger
+            late = self._asked if self._late is not None else None
+        deadline = self._deadline
+        answer = self._upstream.send(
+            outbound, self._extra, deadline=deadline, linger=linger, late=late
+        )
+        return self._bounded(answer, linger, late) if outbound.whole else answer
 
-    async def _bounded(self, answer: Coroutine[Any, Any, Reply], linger: float) -> Reply:
+    def _asked(self) -> bool:
+        """What `late` says, or said."""
+        late, self._late = self._late, None
+        if late is not None:
+            self._waits_on = late()
+        return self._waits_on
+
+    async def _bounded(
+        self,
+        answer: Coroutine[Any, Any, Reply],
+        linger: float,
+        late: Callable[[], bool] | None,
+    ) -> Reply:
         reply = await answer
         if not isinstance(reply.body, bytes):
-            reply.body = Bounded(reply.body, self._deadline, linger)
+            reply.body = Bounded(reply.body, self._deadline, linger=linger, late=late)
         return reply
 
 
@@ -49,31 +76,58 @@ class Bounded:
     """A streamed body that has to end by a deadline (loop time), as the backend waits for it.
 
     Past that it raises `UpstreamFailed`; its connection is then kept for `linger` seconds, for
-    hanging up would tell the upstream to cancel what it began.
+    hanging up would tell the upstream to cancel what it began.  If `late` says so, at the
+    deadline, those seconds are spent reading on instead.
     """
 
-    __slots__ = ("_chunks", "_deadline", "_late", "_linger")
+    __slots__ = ("_chunks", "_deadline", "_ends", "_late", "_linger", "_overdue")
 
-    def __init__(self, chunks: AsyncIterator[bytes], deadline: float, linger: float) -> None:
+    def __init__(
+        self,
+        chunks: AsyncIterator[bytes],
+        deadline: float,
+        *,
+        linger: float,
+        late: Callable[[], bool] | None,
+    ) -> None:
         self._chunks = chunks
         self._deadline = deadline
+        self._ends = deadline + linger  # at the latest
         self._linger = linger
-        self._late = False
+        self._late = late
+        self._overdue = False
 
     def __aiter__(self) -> Bounded:
         return self
 
     async def __anext__(self) -> bytes:
+        if self._late is None:
+            return await self._next(asyncio.timeout_at(self._deadline))
+        bound = asyncio.timeout_at(self._ends)
+        asking = asyncio.get_running_loop().call_at(self._deadline, self._ask, self._late, bound)
         try:
-            async with asyncio.timeout_at(self._deadline) as bound:
+            return await self._next(bound)
+        finally:
+            asking.cancel()
+
+    async def _next(self, bound: asyncio.Timeout) -> bytes:
+        try:
+            async with bound:
                 return await self._chunks.__anext__()
         except TimeoutError as error:
-            self._late = bound.expired()
+            self._overdue = bound.expired()
             raise UpstreamFailed("timeout", "the stream took too long", sent=True) from error
+
+    def _ask(self, late: Callable[[], bool], bound: asyncio.Timeout) -> None:
+        """The deadline has passed while somebody waits."""
+        if late():
+            self._linger = 0.0  # Being spent.
+        else:
+            bound.reschedule(self._deadline)
 
     async def aclose(self) -> None:
         """Let go of the upstream, at once or after its time to finish."""
-        await let_go(self._chunks, self._linger if self._late else 0.0)
+        await let_go(self._chunks, self._linger if self._overdue else 0.0)
 
 
 class Settled:

@@ -10,7 +10,7 @@ from typing import Any
 
 from proxy.core.breaker import Transition
 from proxy.core.exchange import Attempt, Exchange
-from proxy.core.model import Kind
+from proxy.core.model import Kind, Reply
 from proxy.errors import ClientGone, Refused
 
 
@@ -133,6 +133,7 @@ class FakeIncoming:
         self.secure = False
         self.gone = False
         self.asked: tuple[int, float] | None = None  # limit and deadline of the read
+        self.answered: Reply | None = None  # while its handler goes on
         self._chunked = chunked
         self._body = body
 
@@ -146,6 +147,12 @@ class FakeIncoming:
         if len(self._body) > limit:
             raise Refused(413, "body_too_large", "The request body is too large.", close=True)
         return self._body
+
+    def answer(self, reply: Reply) -> bool:
+        if self.gone or self.answered is not None or not isinstance(reply.body, bytes):
+            return False
+        self.answered = reply
+        return True
 
 
 class FakeWatch:

@@ -57,6 +57,7 @@ class Network:
         deadline: float,
         linger: float = 0.0,
         buffer: int | None = None,
+        late: Callable[[], bool] | None = None,
     ) -> Reply:
         self.seen.append((outbound, extra, deadline, linger))
         answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]

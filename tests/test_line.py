@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from proxy.core.auth import AuthPolicy, Credentials
 from proxy.core.breaker import Breaker
 from proxy.core.breaker_values import BreakerConfig
@@ -32,6 +34,7 @@ class Silent:
         deadline: float,
         linger: float = 0.0,
         buffer: int | None = None,
+        late: Callable[[], bool] | None = None,
     ) -> Reply:
         return Reply(200)
 

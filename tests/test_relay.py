@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
@@ -27,6 +27,7 @@ class Upstream:
         deadline: float,
         linger: float = 0.0,
         buffer: int | None = None,
+        late: Callable[[], bool] | None = None,
     ) -> Reply:
         self.sent.append((extra, deadline, linger))
         if self.failure:

@@ -54,6 +54,7 @@ class Endpoint:
         deadline: float,
         linger: float = 0.0,
         buffer: int | None = None,
+        late: Callable[[], bool] | None = None,
     ) -> Reply:
         self.sent.append(outbound)
         self.deadline = deadline

@@ -28,7 +28,6 @@ class Answer:
         "_reply",
         "_size",
         "_stream",
-        "_whole",
         "heard",
         "keep",
     )
@@ -43,7 +42,6 @@ class Answer:
         self._empty = self._framing.ended
         self._pieces: list[bytes] = []
         self._size = 0
-        self._whole = True  # every byte is kept
         self._stream: weakref.ref[StreamedBody] | None = None
         self.heard = False  # something came since the stream was last looked at
         self.keep = frame.keep
@@ -86,17 +84,14 @@ class Answer:
             return
         self._size += len(piece)
         if self._stream is None:
-            if self._whole:
-                self._pieces.append(piece)
+            self._pieces.append(piece)
         elif (stream := self._stream()) is not None:
             self.heard = True
             stream.feed(piece)
 
     def forget(self) -> None:
-        """Nobody waits for it: read on, but keep no more of it than `limit` bytes."""
-        if self._size > self._limit:
-            self._whole = False
-            self._pieces.clear()
+        """Nobody waits for it: what has come is of no use."""
+        self._pieces.clear()
 
     def stream(self, source: Source, orphaned: Callable[[object], None]) -> Reply:
         """The reply, its body a stream; `orphaned` is called if that is let go unread."""
@@ -110,12 +105,9 @@ class Answer:
         return Reply(head.status, head.headers, body, self._length, head.phrase)
 
     def whole(self) -> Reply:
-        """The reply with its whole body; without it, its size as `length`, if it was forgotten."""
+        """The reply with its whole body."""
         pieces = self._pieces
-        if self._whole:
-            self._reply.body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-        else:
-            self._reply.length = self._size
+        self._reply.body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         return self._reply
 
     def end(self, failure: UpstreamFailed | None = None) -> None:

@@ -16,8 +16,8 @@ from proxy.errors import UpstreamFailed
 if TYPE_CHECKING:
     from proxy.adapters.upstream.resolver import Address
 
-Late: TypeAlias = Callable[[Reply | UpstreamFailed], None]
-"""Hears how an exchange ended whose caller no longer waits.  Must not raise."""
+Late: TypeAlias = Callable[[], bool]
+"""Asked at the deadline: shall whoever waits for the answer wait on?  Must not raise."""
 
 _JOINED: Final = 65_536  # a larger body is written beside its head, not copied behind it
 _INTERIM: Final = 16
@@ -58,7 +58,6 @@ class Connection(asyncio.Protocol):
         "_interim",
         "_late",
         "_limit",
-        "_linger",
         "_loop",
         "_owner",
         "_paused",
@@ -68,6 +67,7 @@ class Connection(asyncio.Protocol):
         "_stall",
         "_transport",
         "_turn",
+        "_until",
         "_waiter",
         "address",
         "deadline",
@@ -129,7 +129,7 @@ class Connection(asyncio.Protocol):
         self._request = head, body
         self._bodiless = bodiless
         self._limit = limit
-        self._linger = linger
+        self._until = deadline + linger if linger > 0 else 0.0  # 0: it is not to linger
         self._late = late
         self._interim = 0
         self.deadline = deadline
@@ -156,8 +156,8 @@ class Connection(asyncio.Protocol):
         if self._waiter is not waiter:
             return
         self._waiter = None
-        if self._linger > 0 and self._phase != _WAITING:
-            self.deadline += self._linger
+        if self._until and self._phase != _WAITING:
+            self.deadline = self._until
         else:
             self.drop()
 
@@ -166,14 +166,21 @@ class Connection(asyncio.Protocol):
         waiter, answer = self._waiter, self._answer
         if answer is not None and answer.streaming:
             self._check_stall(answer, now)
-        elif waiter is None or self._linger <= 0 or self._phase == _WAITING:
+        elif waiter is None or now >= self._until or self._phase == _WAITING:
             self._fail("timeout", "no whole answer in time")
-        else:
+        elif waiter.done() or not self._waits_on():
             self._waiter = None
-            self.deadline = now + self._linger
+            self.deadline = self._until
             if not waiter.done():
                 detail = "no whole answer in time, it may still come"
                 waiter.set_exception(UpstreamFailed("timeout", detail, sent=True))
+        else:
+            self.deadline = self._until
+
+    def _waits_on(self) -> bool:
+        """Ask once; should that raise, the next sweep finds nobody left to ask."""
+        late, self._late = self._late, None
+        return late is not None and late()
 
     def close(self) -> None:
         """Hang up; whoever waits hears it."""
@@ -330,13 +337,10 @@ class Connection(asyncio.Protocol):
 
     def _settle(self, reply: Reply, keep: bool) -> None:
         """Hand out a whole answer, to whoever is still there for it."""
-        waiter, self._waiter = self._waiter, None
-        late, self._late = self._late, None
+        waiter, self._waiter, self._late = self._waiter, None, None
         self._release(keep)
         if waiter is not None and not waiter.done():
             waiter.set_result(reply)
-        elif late is not None:
-            late(reply)
 
     def _release(self, keep: bool) -> None:
         """Back to the pool, unless anything at all speaks against another exchange."""
@@ -366,7 +370,6 @@ class Connection(asyncio.Protocol):
         """No whole answer will come; the connection is of no more use."""
         sent = self._phase != _WAITING
         waiter, self._waiter = self._waiter, None
-        late, self._late = self._late, None
         answer, self._answer = self._answer, None
         self.drop()
         failure = UpstreamFailed(why, detail, sent=sent)
@@ -374,5 +377,3 @@ class Connection(asyncio.Protocol):
             answer.end(failure)
         elif waiter is not None and not waiter.done():
             waiter.set_exception(failure)
-        elif late is not None:
-            late(failure)

@@ -72,8 +72,6 @@ class HttpUpstream:
         """One exchange (`proxy.ports.Upstream.send`).
 
         Answers up to `buffer` bytes (the endpoint's by default) come whole; 0 streams at once.
-        `late` hears the end of an exchange that lingers: an answer, its body left out if it is
-        larger than `buffer` (`length` then tells its size), or the failure.
         """
         head = request_head(outbound, extra, self._host)
         while True:
@@ -95,7 +93,7 @@ class HttpUpstream:
                     raise UpstreamFailed("connect", "closed at once", sent=False) from None
             except asyncio.CancelledError:
                 connection.leave(waiter)
-                _answered_nobody(waiter, late)
+                _answered_nobody(waiter)
                 raise
             finally:
                 del waiter  # A failure refers to this frame: no cycle through its future.
@@ -228,12 +226,10 @@ class HttpUpstream:
         return bool(self._busy or self._opening or self._ending)
 
 
-def _answered_nobody(waiter: asyncio.Future[Reply], late: Late | None) -> None:
-    """The answer and the caller's leaving crossed: nobody else will see this answer."""
+def _answered_nobody(waiter: asyncio.Future[Reply]) -> None:
+    """The answer and the caller's leaving crossed: nobody will read this stream."""
     if waiter.cancelled() or waiter.exception() is not None:
         return
-    reply = waiter.result()
-    if isinstance(reply.body, StreamedBody):
-        reply.body.drop()
-    elif late is not None:
-        late(reply)
+    body = waiter.result().body
+    if isinstance(body, StreamedBody):
+        body.drop()

@@ -194,14 +194,16 @@ async def failing(awaitable: Any) -> UpstreamFailed:
     return caught.value
 
 
-class Ends:
-    """Remembers how lingering exchanges ended."""
+class Asked:
+    """A `late` hook: says what it was made to say, and remembers how often it was asked."""
 
-    def __init__(self) -> None:
-        self.heard: list[Reply | UpstreamFailed] = []
+    def __init__(self, says: bool = True) -> None:
+        self.says = says
+        self.times = 0
 
-    def __call__(self, end: Reply | UpstreamFailed) -> None:
-        self.heard.append(end)
+    def __call__(self) -> bool:
+        self.times += 1
+        return self.says
 
 
 class swallowing:  # noqa: N801 - reads as a statement

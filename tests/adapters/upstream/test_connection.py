@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import weakref
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -16,12 +17,13 @@ from proxy.adapters.upstream.connection import Connection, Unsent
 from proxy.core.model import Reply
 from proxy.errors import UpstreamFailed
 from tests.adapters.upstream.origin import (
+    Asked,
     Client,
-    Ends,
     Peer,
     answering,
     failing,
     ok,
+    read,
     swallowing,
     until,
 )
@@ -32,94 +34,170 @@ Origins = Any
 # -- Leaving, lingering.
 
 
-async def test_a_late_answer_is_heard_and_its_connection_kept(
-    origins: Origins, client: Client
-) -> None:
-    finish = asyncio.Event()
+SSE = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n"
+BOOKED = b"data: booked\n\n"
+IN_CHUNKS = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+LATE_ANSWERS = {
+    "in one piece": ([ok(b"booked")], b"booked"),
+    "head first": ([ok(b"booked")[:-6], b"booked"], b"booked"),
+    "cut in its head": ([ok(b"booked")[:20], ok(b"booked")[20:]], b"booked"),
+    "chunked": ([IN_CHUNKS, b"3\r\nboo\r\n", b"3\r\nked\r\n0\r\n\r\n"], b"booked"),
+    "to the end": ([b"HTTP/1.1 200 OK\r\n\r\nboo", b"ked"], b"booked"),
+    "events": ([SSE + b"Content-Length: %d\r\n\r\n" % len(BOOKED), BOOKED], BOOKED),
+    "large": ([ok(b"x" * 300_000)[:-9], b"x" * 9], b"x" * 300_000),
+}
 
-    async def script(peer: Peer) -> None:
+
+class Slow:
+    """An origin that sends `before`, is then `overdue`, and sends the rest when it may `finish`."""
+
+    def __init__(self, client: Client, before: bytes, *after: bytes, then: bytes | None) -> None:
+        self.overdue, self.finish = asyncio.Event(), asyncio.Event()
+        self._client = client
+        self._before, self._after, self._then = before, after, then
+
+    async def __call__(self, peer: Peer) -> None:
         await peer.request()
-        client.clock.ahead += 10.0
-        await finish.wait()
-        await peer.send(
-            b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nContent-Length: 6\r\n\r\n",
-            b"booked",
-        )
-        await answering(then=ok())(peer)
+        await peer.send(self._before)
+        await self.overdue.wait()
+        self._client.clock.ahead += 10.0
+        await self.finish.wait()
+        for piece in self._after:
+            await peer.send(piece)
+            await asyncio.sleep(0.002)
+        if self._then is not None:
+            await answering(then=self._then)(peer)
 
-    origin = await origins(script)
-    upstream = client.upstream(origin.port)
-    ends = Ends()
-    failure = await failing(client.send(upstream, linger=30.0, late=ends))
+
+@pytest.mark.parametrize("begun", [False, True], ids=["nothing yet", "begun"])
+@pytest.mark.parametrize(("pieces", "body"), LATE_ANSWERS.values(), ids=LATE_ANSWERS)
+async def test_a_late_answer_comes_to_whoever_waits_on(
+    origins: Origins, client: Client, pieces: list[bytes], body: bytes, begun: bool
+) -> None:
+    """However much of it is here: only a stream whose head is here is in time."""
+    begun = begun and len(pieces) > 1
+    before, after = (pieces[0], pieces[1:]) if begun else (b"", pieces)
+    streams = begun and (len(body) > 100_000 or body == BOOKED)
+    lasts = not pieces[0].startswith(b"HTTP/1.1 200 OK\r\n\r\n")
+    slow = Slow(client, before, *after, then=ok() if lasts else None)
+    upstream = client.upstream((await origins(slow)).port)
+    asked = Asked()
+    sending = asyncio.create_task(client.send(upstream, linger=30.0, late=asked))
+    await until(lambda: sending.done() or not streams)
+    slow.overdue.set()
+    await until(lambda: asked.times == 1 or streams)
+    slow.finish.set()
+    reply = await sending
+    assert (reply.status, await read(reply)) == (200, body)
+    assert (asked.times, upstream.idle) == (not streams, lasts)
+    if lasts:
+        await client.send(upstream)
+        assert upstream.opened_total == 1
+
+
+async def test_a_late_answer_that_is_cut_half_way(origins: Origins, client: Client) -> None:
+    slow = Slow(client, b"", ok(b"booked")[:-3], then=None)
+    slow.overdue.set()
+    upstream = client.upstream((await origins(slow)).port)
+    asked = Asked()
+    sending = asyncio.create_task(client.send(upstream, linger=30.0, late=asked))
+    await until(lambda: asked.times == 1)
+    slow.finish.set()
+    failure = await failing(sending)
+    assert (failure.why, failure.sent, upstream.busy) == ("reset", True, 0)
+
+
+@pytest.mark.parametrize("before", [b"", ok(b"booked")[:-3]], ids=["nothing", "half of it"])
+async def test_waiting_for_a_late_answer_has_an_end(
+    origins: Origins, client: Client, before: bytes
+) -> None:
+    gone = asyncio.Event()
+
+    async def silent(peer: Peer) -> None:
+        await peer.request()
+        await peer.send(before)
+        client.clock.ahead += 10.0
+        await peer.gone()
+        gone.set()
+
+    upstream = client.upstream((await origins(silent)).port)
+    asked = Asked()
+    sending = asyncio.create_task(client.send(upstream, linger=30.0, late=asked))
+    await until(lambda: asked.times == 1)
+    client.clock.ahead += 31.0
+    failure = await failing(sending)
+    assert (failure.why, failure.sent, upstream.busy) == ("timeout", True, 0)
+    assert asked.times == 1
+    await gone.wait()
+
+
+@pytest.mark.parametrize("asked", [Asked(False), None], ids=["no", "absent"])
+async def test_who_will_not_wait_on_hears_of_the_timeout_and_the_upstream_may_finish(
+    origins: Origins, client: Client, asked: Asked | None
+) -> None:
+    slow = Slow(client, b"", ok(b"booked"), then=ok())
+    slow.overdue.set()
+    upstream = client.upstream((await origins(slow)).port)
+    failure = await failing(client.send(upstream, linger=30.0, late=asked))
     assert (failure.why, failure.sent, upstream.busy) == ("timeout", True, 1)
-    finish.set()
-    await until(lambda: bool(ends.heard))
-    (reply,) = ends.heard
-    assert isinstance(reply, Reply)
-    assert (reply.status, reply.body) == (200, b"booked")
+    assert asked is None or asked.times > 0
+    slow.finish.set()
+    await until(lambda: upstream.idle == 1)
     await client.send(upstream)
     assert upstream.opened_total == 1
-    assert len(ends.heard) == 1
 
 
-async def test_a_late_answer_that_is_too_large_is_told_by_its_size(
+async def test_a_late_answer_that_nobody_waits_for_is_not_kept(
     origins: Origins, client: Client
 ) -> None:
-    finish = asyncio.Event()
-
-    async def script(peer: Peer) -> None:
-        await peer.request()
-        client.clock.ahead += 10.0
-        await finish.wait()
-        await peer.send(
-            b"HTTP/1.1 200 OK\r\nContent-Length: 3000\r\n\r\n", b"a" * 2000, b"b" * 1000
-        )
-        await peer.gone()
-
-    origin = await origins(script)
-    upstream = client.upstream(origin.port)
-    ends = Ends()
-    await failing(client.send(upstream, linger=30.0, late=ends, buffer=1500))
-    finish.set()
-    await until(lambda: bool(ends.heard))
-    assert ends.heard == [Reply(200, [], b"", 3000, b"OK")]
-    assert upstream.idle == 1
+    slow = Slow(client, b"", ok(b"a" * 3000)[:-1000], b"a" * 1000, then=ok())
+    slow.overdue.set()
+    upstream = client.upstream((await origins(slow)).port)
+    await failing(client.send(upstream, linger=30.0, buffer=1500))
+    slow.finish.set()
+    await until(lambda: upstream.idle == 1)
 
 
-async def test_lingering_has_an_end(origins: Origins, client: Client) -> None:
+async def test_lingering_for_nobody_has_an_end(origins: Origins, client: Client) -> None:
     async def script(peer: Peer) -> None:
         await peer.request()
         client.clock.ahead += 10.0
         await peer.gone()
 
-    origin = await origins(script)
-    upstream = client.upstream(origin.port)
-    ends = Ends()
-    await failing(client.send(upstream, linger=30.0, late=ends))
+    upstream = client.upstream((await origins(script)).port)
+    await failing(client.send(upstream, linger=30.0))
+    assert upstream.busy == 1
     client.clock.ahead += 31.0
-    await until(lambda: bool(ends.heard))
-    (failure,) = ends.heard
-    assert isinstance(failure, UpstreamFailed)
-    assert (failure.why, failure.sent, upstream.busy) == ("timeout", True, 0)
+    await until(lambda: upstream.busy == 0)
 
 
-async def test_a_lingering_exchange_that_is_cut_is_heard_too(
-    origins: Origins, client: Client
-) -> None:
-    finish = asyncio.Event()
-
+async def test_without_lingering_nobody_is_asked(origins: Origins, client: Client) -> None:
     async def script(peer: Peer) -> None:
         await peer.request()
         client.clock.ahead += 10.0
-        await finish.wait()
+        await peer.gone()
 
-    origin = await origins(script)
-    ends = Ends()
-    await failing(client.send(client.upstream(origin.port), linger=30.0, late=ends))
-    finish.set()
-    await until(lambda: bool(ends.heard))
-    assert isinstance(ends.heard[0], UpstreamFailed)
-    assert ends.heard[0].why == "reset"
+    upstream = client.upstream((await origins(script)).port)
+    asked = Asked()
+    failure = await failing(client.send(upstream, late=asked))
+    assert (failure.why, asked.times, upstream.busy) == ("timeout", 0, 0)
+
+
+async def test_who_leaves_while_a_late_answer_is_awaited_lets_it_come(
+    origins: Origins, client: Client
+) -> None:
+    slow = Slow(client, b"", ok(b"booked"), then=ok())
+    slow.overdue.set()
+    upstream = client.upstream((await origins(slow)).port)
+    asked = Asked()
+    sending = asyncio.create_task(client.send(upstream, linger=30.0, late=asked))
+    await until(lambda: asked.times == 1)
+    sending.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await sending
+    assert upstream.busy == 1
+    slow.finish.set()
+    await until(lambda: upstream.idle == 1)
 
 
 async def test_cancelling_closes_the_connection(origins: Origins, client: Client) -> None:
@@ -154,18 +232,18 @@ async def test_cancelling_a_write_lets_it_finish(origins: Origins, client: Clien
 
     origin = await origins(script)
     upstream = client.upstream(origin.port)
-    ends = Ends()
-    task = asyncio.create_task(client.send(upstream, linger=30.0, late=ends))
+    late = Asked()
+    task = asyncio.create_task(client.send(upstream, linger=30.0, late=late))
     await asked.wait()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
     client.clock.ahead += 20.0  # Past the deadline, within deadline + linger.
     await asyncio.sleep(0.02)
+    assert upstream.busy == 1
     finish.set()
-    await until(lambda: bool(ends.heard))
-    assert ends.heard == [Reply(200, [], b"booked", None, b"OK")]
-    assert upstream.idle == 1
+    await until(lambda: upstream.idle == 1)
+    assert late.times == 0
 
 
 async def test_cancelling_while_connecting_leaves_nothing(client: Client) -> None:
@@ -242,7 +320,7 @@ class Line:
     """A connection with everything around it."""
 
     def __init__(self) -> None:
-        self.wire, self.pool, self.ends = Wire(), Pool(), Ends()
+        self.wire, self.pool, self.asked = Wire(), Pool(), Asked()
         self.connection = Connection(
             self.pool, (socket.AF_INET, ("192.0.2.1", 80)), stall=60.0, turn=Turn()
         )
@@ -393,7 +471,7 @@ async def test_a_request_is_not_written_where_something_has_happened(
     one = line()
     one.connection.expires = 5.0  # It has been idle.
     assert one.connection.quiet()
-    waiter = one.wait(linger=30.0, late=one.ends)
+    waiter = one.wait(linger=30.0, late=one.asked)
 
     happens(one)
     one.connection.write_out()
@@ -402,20 +480,20 @@ async def test_a_request_is_not_written_where_something_has_happened(
     assert one.wire.written == []
     assert one.connection.gone
     assert one.pool.told[0] == "dropped"
-    assert one.ends.heard == []
+    assert one.asked.times == 0
 
 
 async def test_what_is_given_up_before_its_write_is_never_written(
     line: Callable[[], Line],
 ) -> None:
     one = line()
-    waiter = one.wait(linger=30.0, late=one.ends)
+    waiter = one.wait(linger=30.0, late=one.asked)
 
     waiter.cancel()
     one.connection.leave(waiter)
     one.connection.write_out()
 
-    assert (one.wire.written, one.pool.told, one.ends.heard) == ([], ["dropped"], [])
+    assert (one.wire.written, one.pool.told, one.asked.times) == ([], ["dropped"], 0)
 
 
 async def test_a_cancelled_request_whose_other_end_has_gone_is_forgotten(
@@ -467,16 +545,15 @@ async def test_an_answer_that_overtakes_its_request_ends_the_connection(
     assert one.pool.told == ["dropped"]
 
 
-async def test_an_answer_that_crosses_a_cancellation_is_still_heard(
+async def test_an_answer_that_crosses_a_cancellation_leaves_the_connection_of_use(
     line: Callable[[], Line],
 ) -> None:
     """The task is cancelled, but has not run yet."""
     one = line()
-    waiter = one.start(linger=30.0, late=one.ends)
+    waiter = one.start(linger=30.0, late=one.asked)
     waiter.cancel()
     one.feed(ok(b"booked"))
     one.connection.leave(waiter)
-    assert [end.body for end in one.ends.heard if isinstance(end, Reply)] == [b"booked"]
     assert one.pool.told == ["released"]
 
 
@@ -496,23 +573,68 @@ async def test_a_deadline_that_crosses_a_cancellation_starts_the_lingering(
     line: Callable[[], Line],
 ) -> None:
     one = line()
-    waiter = one.start(linger=30.0, late=one.ends)
+    waiter = one.start(linger=30.0, late=one.asked)
     waiter.cancel()
     one.connection.overdue(11.0)
     one.connection.leave(waiter)
-    assert one.connection.deadline == 41.0
+    assert (one.connection.deadline, one.asked.times) == (40.0, 0)
     one.feed(ok(b"booked"))
-    assert len(one.ends.heard) == 1
+    assert one.pool.told == ["released"]
 
 
-async def test_a_cut_that_crosses_a_cancellation_is_heard(line: Callable[[], Line]) -> None:
+async def test_a_cut_that_crosses_a_cancellation_is_nothing_more(line: Callable[[], Line]) -> None:
     one = line()
-    waiter = one.start(linger=30.0, late=one.ends)
+    waiter = one.start(linger=30.0, late=one.asked)
     waiter.cancel()
     one.connection.connection_lost(None)
     one.connection.leave(waiter)
-    assert [type(end) for end in one.ends.heard] == [UpstreamFailed]
     assert one.pool.told == ["dropped", "lost"]
+
+
+async def test_the_deadline_that_lateness_moves_is_not_moved_again(
+    line: Callable[[], Line],
+) -> None:
+    one = line()
+    waiter = one.start(linger=30.0, late=one.asked)
+    one.connection.overdue(11.0)
+    assert (one.connection.deadline, waiter.done()) == (40.0, False)
+    waiter.cancel()
+    one.connection.leave(waiter)
+    assert (one.connection.deadline, one.pool.told) == (40.0, [])
+    one.connection.overdue(40.0)
+    assert (one.asked.times, one.pool.told) == (1, ["dropped"])
+
+
+async def test_a_sweep_that_comes_after_all_of_the_time_ends_it(line: Callable[[], Line]) -> None:
+    one = line()
+    waiter = one.start(linger=30.0, late=one.asked)
+    one.connection.overdue(40.0)
+    assert isinstance(waiter.exception(), UpstreamFailed)
+    assert (one.asked.times, one.pool.told) == (0, ["dropped"])
+
+
+async def test_a_hook_that_fails_reads_no(line: Callable[[], Line]) -> None:
+    def fails() -> bool:
+        raise RuntimeError("a bug")
+
+    one = line()
+    waiter = one.start(linger=30.0, late=fails)
+    with pytest.raises(RuntimeError):
+        one.connection.overdue(11.0)
+    one.connection.overdue(11.1)
+    assert isinstance(waiter.exception(), UpstreamFailed)
+    assert one.connection.deadline == 40.0
+
+
+async def test_an_exchange_that_is_over_holds_its_hook_no_more(line: Callable[[], Line]) -> None:
+    for limit in (1000, 0):
+        one, asked = line(), Asked()
+        held = weakref.ref(asked)
+        waiter = one.start(limit=limit, linger=30.0, late=asked)
+        del asked
+        one.feed(ok(b"booked"))
+        assert waiter.done()
+        assert held() is None
 
 
 async def test_nobody_need_hear_how_it_ended(line: Callable[[], Line]) -> None:
