@@ -20,6 +20,7 @@ class Terms(Struct, frozen=True, gc=False):
     safe: bool  # nothing is lost if an attempt fails half way and another follows
     budget: float  # in which a first attempt must end and a rescue begin
     linger: float  # for which a timed-out write may still finish; 0 for what is no write
+    hedge: bool = False  # both arms may be asked at once; only ever of what reads
 
 
 class ToolTable:
@@ -70,4 +71,5 @@ def tool_terms(tool: Tool, kind: Kind, budgets: Mapping[Kind, float]) -> Terms:
         effect = Effect.WRITE
     budget = tool.budget if tool.budget is not None else budgets.get(kind, 0.0)
     linger = tool.linger if effect is Effect.WRITE else 0.0
-    return Terms(effect, is_safe(effect, kind), budget, linger)
+    hedge = tool.hedge and effect is Effect.READ
+    return Terms(effect, is_safe(effect, kind), budget, linger, hedge)

@@ -68,5 +68,15 @@ def test_only_a_write_lingers() -> None:
     assert tools.terms(call(None, Kind.EVENT)).linger == 0.0
 
 
+def test_only_what_reads_is_ever_hedged() -> None:
+    tools = table(default={"hedge": True}, slots={"effect": "read"}, once={"effect": "idempotent"})
+
+    assert tools.terms(call("slots")).hedge
+    for tool in ("once", "other"):
+        assert not tools.terms(call(tool)).hedge
+    assert not tools.terms(call(None, Kind.MCP, "ping")).hedge
+    assert not table(slots={"effect": "read"}).terms(call("slots")).hedge
+
+
 def test_the_names_are_those_of_the_rules_without_the_default() -> None:
     assert table(default={"effect": "read"}, book={}).names == {"book"}

@@ -9,7 +9,16 @@ from pydantic import AfterValidator, Field, PlainSerializer, PlainValidator, Wit
 from proxy.core.rules.base import Section
 from proxy.core.rules.parse import describe
 from proxy.core.rules.secret import Secret
-from proxy.core.rules.values import Count, Duration, Percent, RuledKind, Url, UrlPath, Word
+from proxy.core.rules.values import (
+    Count,
+    CountOrZero,
+    Duration,
+    Percent,
+    RuledKind,
+    Url,
+    UrlPath,
+    Word,
+)
 
 
 def parse_statuses(value: Any) -> frozenset[int]:
@@ -90,6 +99,10 @@ class Backend(Section):
     timeout: Duration = Field(30.0, description="Longest time for one attempt.")
     connect_timeout: Duration = Field(0.25, description="Longest time to connect.")
     connections: Count = Field(256, description="Most connections at a time.")
+    queue: CountOrZero = Field(
+        128, description="Requests that may wait for a connection; 0: nobody waits."
+    )
+    queue_timeout: Duration = Field(0.1, description="Longest time to wait for a connection.")
     keepalive: Duration = Field(
         4.0, description="Longest idle time of a connection; keep it below the upstream's own."
     )

@@ -6,11 +6,12 @@ from collections.abc import Iterator
 
 from proxy.core.matchers import faults as when_faults
 from proxy.core.matchers import uses_request_fields
+from proxy.core.model import Effect
 from proxy.core.rules.arm import Backend
 from proxy.core.rules.finding import Finding, Path
 from proxy.core.rules.model import Rules
 from proxy.core.rules.split import Override
-from proxy.core.rules.tools import DEFAULT
+from proxy.core.rules.tools import DEFAULT, resolve
 from proxy.core.suggest import did_you_mean
 
 RESERVED = frozenset({"none", "other"})
@@ -132,3 +133,13 @@ def _of_tools(rules: Rules) -> Iterator[Finding]:
                 hint = did_you_mean(arm, rules.backends)
                 message = f"no backend is named '{arm}'"
                 yield Finding(("tools", tool, "names", arm), message, hint, at_key=True)
+        if entry.hedge and tool != DEFAULT:
+            yield from _of_hedge(rules, tool)
+
+
+def _of_hedge(rules: Rules, tool: str) -> Iterator[Finding]:
+    effect = resolve(rules.tools, tool).effect
+    if effect is not Effect.READ:
+        message = f"both arms would run '{tool}', whose effect is {effect}"
+        hint = "only a tool with effect: read can be hedged"
+        yield Finding(("tools", tool, "hedge"), message, hint)

@@ -8,7 +8,7 @@ from pydantic import AfterValidator, Field
 
 from proxy.core.model import TOOL_KINDS, Kind
 from proxy.core.rules.base import Section
-from proxy.core.rules.values import Count, Duration, RuledKind
+from proxy.core.rules.values import Count, Duration, Percent, RuledKind
 
 BUDGETS: dict[Kind, float] = {kind: 5.0 for kind in Kind if kind in TOOL_KINDS} | {
     Kind.EVENT: 9.0,
@@ -34,6 +34,9 @@ class Fallback(Section):
     )
     last_resort: Count = Field(
         10, description="Attempts at a time that an open breaker admits if no other arm is usable."
+    )
+    retry_budget: Percent = Field(
+        20.0, description="Part of an arm's requests that may be asked again: retries and hedges."
     )
     budget: Annotated[dict[RuledKind, Duration], AfterValidator(_whole)] = Field(
         BUDGETS, description="Per kind: bounds the first attempt and the start of the rescue."

@@ -50,6 +50,9 @@ class ToolEntry(Section):
     linger: DurationOrZero | None = Field(
         None, description="How long a timed-out write may still be answered."
     )
+    hedge: bool | None = Field(
+        None, description="Reads only: ask the other arm too once this one is slower than its p95."
+    )
     replay_for: DurationOrZero | None = Field(
         None, description="How long a finished write's answer serves its repeats."
     )
@@ -76,6 +79,7 @@ BUILT_IN = ToolEntry.model_validate(
         "say_pending": "I'm still waiting for the confirmation; let me check before we try again.",
         "say_done": "That is already done.",
         "linger": "30s",
+        "hedge": False,
         "replay_for": "15m",
     }
 )
@@ -99,6 +103,7 @@ class Tool:
     language: str | None
     budget: float | None
     linger: float
+    hedge: bool
     replay_for: float
     cache: float | None
     cache_key: tuple[str, ...] | None

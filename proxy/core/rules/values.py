@@ -98,6 +98,7 @@ Percent = Annotated[
     float, Word("percentage"), PlainValidator(_percent), WithJsonSchema(_PERCENT_SCHEMA)
 ]
 Count = Annotated[int, Field(ge=1)]
+CountOrZero = Annotated[int, Field(ge=0)]
 ListenAddress = Annotated[
     Address,
     Word("host:port"),

@@ -151,3 +151,16 @@ def test_two_listeners_cannot_share_an_address() -> None:
 
 def test_any_free_port_is_never_taken() -> None:
     assert told(listen={"address": "127.0.0.1:0"}, admin={"address": "127.0.0.1:0"}) == []
+
+
+def test_only_a_tool_that_reads_can_be_asked_of_both_arms() -> None:
+    tools = {"slots": {"effect": "read", "hedge": True}, "book": {"hedge": True}}
+    assert told(tools=tools) == [
+        ("tools.book.hedge", "both arms would run 'book', whose effect is write")
+    ]
+    reading = {"default": {"effect": "read", "hedge": True}, "slots": {"hedge": True}}
+    assert told(tools=reading) == []
+
+
+def test_a_default_hedges_those_tools_that_read() -> None:
+    assert told(tools={"default": {"hedge": True}, "slots": {"effect": "read"}}) == []

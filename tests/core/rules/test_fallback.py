@@ -24,3 +24,8 @@ def test_rescues_go_one_way_by_default() -> None:
     assert Fallback().enabled
     assert not Fallback().both_ways
     assert (Fallback().min_attempt, Fallback().last_resort) == (0.3, 10)
+
+
+def test_a_fifth_may_be_asked_again_by_default() -> None:
+    assert Fallback().retry_budget == 20.0
+    assert Fallback.model_validate({"retry_budget": "7.5%"}).retry_budget == 7.5
