@@ -80,5 +80,9 @@ class ProbeFailed(CallsplitError):
     """A synthetic probe says that an arm is not well."""
 
 
+class StoreFailed(CallsplitError):
+    """What should outlive this process could not be kept, or could not be read."""
+
+
 class ClientGone(CallsplitError):
     """The caller hung up before its answer was written."""
