@@ -1,0 +1,244 @@
+"""Every fault, at every kind of request, on fresh and on kept connections, at one arm and at both.
+
+Each cell of `fault_table` is run `RUNS` times through real sockets, all columns of a row at once;
+the arms count what reached them.  No breaker is open, so no run knows of another.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+from collections import Counter
+from collections.abc import AsyncIterator, Coroutine
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.functional import fault_table
+from tests.functional.fault_table import SUBJECTS, TOOLS, Cell
+from tests.functional.faulty import FAULTS, WARM, Fault, RawOrigin, Wire
+from tests.functional.kit import PENDING, SAY, Sidecar, event, function, running, tools_call
+from tests.functional.wire import Answer, until
+
+RUNS = int(os.environ.get("CALLSPLIT_MATRIX_RUNS", "20"))
+"""Runs of each cell."""
+
+GUARDED = False
+"""Whether the replay guard stands on the path: without it a repeat is a request like any other."""
+
+AT_ONCE = 100
+"""Exchanges under way at a time."""
+
+PATIENCE = "400ms"
+"""Of the arms that nothing but a deadline ends; the others have all the time they need."""
+
+BETWEEN_TWO_WEBHOOKS = fault_table.read(fault_table.BETWEEN_TWO_WEBHOOKS)
+FROM_MCP = fault_table.read(fault_table.FROM_MCP_TO_A_WEBHOOK)
+REPEATED = fault_table.read(fault_table.REPEATED_WRITES)
+
+
+@dataclass(frozen=True)
+class Way:
+    """The first arm's language, and the caller's."""
+
+    wire: Wire
+    table: fault_table.Table
+    subjects: tuple[str, ...] = SUBJECTS
+    relays: bool = False  # the caller speaks MCP itself
+
+
+WAYS = {
+    "webhook": Way(Wire.WEBHOOK, BETWEEN_TWO_WEBHOOKS),
+    "mcp json": Way(Wire.JSON, FROM_MCP),
+    "mcp sse": Way(Wire.SSE, FROM_MCP, TOOLS),
+    "mcp caller": Way(Wire.JSON, FROM_MCP, TOOLS, relays=True),
+}
+
+
+def document(first: RawOrigin, second: RawOrigin, *, slow: bool) -> dict[str, Any]:
+    """Everything goes to `first`, but for an agent that always has the second."""
+    arm = {
+        "connect_timeout": "10s",
+        "keepalive": "60s",
+        "connections": 4 * AT_ONCE,
+        "timeout": PATIENCE if slow else "10s",
+        "breaker": {"enabled": False},
+    }
+    handler = "webhook" if first.wire is Wire.WEBHOOK else "mcp"
+    own = {"effect": "write", "say": SAY, "say_pending": PENDING, "linger": "50ms"}
+    return {
+        "version": 1,
+        "listen": {"address": "127.0.0.1:0", "drain_grace": "5s"},
+        "admin": {"address": "127.0.0.1:0"},
+        "split": {
+            "to": "first",
+            "otherwise": "second",
+            "percent": 100,
+            "salt": "faults",
+            "overrides": [{"when": {"agent_id": {"in": ["second"]}}, "to": "second"}],
+        },
+        "backends": {
+            "first": {"handler": handler, "url": f"{first.url}/first", **arm},
+            "second": {"handler": "webhook", "url": f"{second.url}/second", **arm},
+        },
+        "tools": {"default": own, **{effect: {"effect": effect} for effect in TOOLS}},
+        "limits": {"tools_per_minute": None, "ip_per_minute": None},
+        "metrics": {"namespace": "t"},
+    }
+
+
+def body_of(subject: str, call_id: str, **call: Any) -> bytes:
+    """What Retell would send; the tools are called after their effects."""
+    if subject == "event":
+        return event(call_id=call_id)
+    if subject == "inbound":
+        about = {"call_id": call_id, "from_number": "+1", "to_number": "+2"}
+        return json.dumps({"event": "call_inbound", "call_inbound": about}).encode()
+    return function(subject, call_id, {"slot": "10:00"}, **call)
+
+
+@dataclass
+class Stage:
+    """A sidecar between two arms, and what was heard there."""
+
+    way: Way
+    first: RawOrigin
+    second: RawOrigin
+    sidecar: Sidecar
+    heard: dict[str, Answer] = field(default_factory=dict)  # by call ID
+
+    @property
+    def arms(self) -> tuple[RawOrigin, RawOrigin]:
+        return self.first, self.second
+
+    async def ask(self, subject: str, call_id: str) -> None:
+        """One exchange, in the caller's language."""
+        if self.way.relays:
+            target, body = f"/mcp/{call_id}", tools_call(subject, {"slot": "10:00"})
+        else:
+            target, body = "/retell", body_of(subject, call_id)
+        self.heard[call_id] = await self.sidecar.post(target, body)
+
+    async def warm(self, count: int) -> None:
+        """Open so many connections to each arm, and let each carry a request."""
+        asked = [
+            self.sidecar.post("/retell", body_of("read", f"{WARM}-{agent}-{n}", agent_id=agent))
+            for agent in ("first", "second")
+            for n in range(count)
+        ]
+        answers = asyncio.ensure_future(asyncio.gather(*asked))
+        await until(lambda: all(arm.warm == count for arm in self.arms), "all are under way")
+        for arm in self.arms:
+            arm.go.set()
+        assert {answer.status for answer in await answers} == {200}
+        upstreams = self.sidecar.app.wiring.upstreams
+        assert [upstreams[arm.name].idle for arm in self.arms] == [count, count]
+
+    def cell(self, call_id: str) -> Cell:
+        """What came of one exchange."""
+        answer = self.heard[call_id]
+        first, second = (arm.delivered[call_id] for arm in self.arms)
+        return Cell(heard(answer), first, second, b"x-callsplit-replayed" in answer.names)
+
+
+def heard(answer: Answer) -> str:
+    """Who answered, or which last answer it was."""
+    said = answer.json
+    if answer.status == 503 and answer.reason == "last_answer":
+        return "503" if answer.value(b"retry-after") else "503 without retry-after"
+    assert answer.status == 200
+    if answer.reason == "last_answer":
+        return last_answer(said)
+    told = json.dumps(said)
+    return "".join(
+        letter
+        for letter, arm in (("A", "first"), ("B", "second"))
+        if arm in told and answer.arm == arm
+    )
+
+
+def last_answer(said: Any) -> str:
+    """The word for a last answer, in whichever language."""
+    if said == {"call_inbound": {}}:
+        return "{}"
+    if "jsonrpc" in said:
+        assert said["id"] == 7
+        assert said["result"]["isError"] is True
+        (block,) = said["result"]["content"]
+        sentence = block["text"]
+    else:
+        assert said["success"] is False
+        sentence = said["message"]
+    return {SAY: "say", PENDING: "pending"}[sentence]
+
+
+def reason(way: Way, fault: Fault, subject: str, cell: Cell) -> str:
+    """What the answer's header says of it."""
+    if cell.heard == "A":
+        return "share"
+    if cell.heard != "B":
+        return "last_answer"
+    return "kind" if way.table is FROM_MCP and subject not in TOOLS else f"rescue_{fault.why}"
+
+
+@contextlib.asynccontextmanager
+async def stage(folder: Path, way: Way, fault: Fault, *, reused: bool) -> AsyncIterator[Stage]:
+    """Both arms well, a sidecar that knows their language."""
+    async with contextlib.AsyncExitStack() as stack:
+        first = RawOrigin("first", way.wire, closes=not reused)
+        second = RawOrigin("second", Wire.WEBHOOK, closes=not reused)
+        for arm in (first, second):
+            arm.listen()
+            stack.push_async_callback(arm.stop)
+        rules = document(first, second, slow=fault.slow)
+        sidecar = await stack.enter_async_context(running(folder, rules))
+        ready = Stage(way, first, second, sidecar)
+        if way.wire is not Wire.WEBHOOK:  # A handshake that fails runs nothing: see test_rescue.
+            await ready.ask("read", "handshake")
+            assert ready.cell("handshake") == Cell("A", 1, 0)
+        yield ready
+
+
+async def broken(ready: Stage, fault: Fault, *, reused: bool, both: bool, count: int) -> None:
+    """Have `count` connections kept, if any are to be, and let the fault begin."""
+    if reused:
+        await ready.warm(count)
+    await ready.first.break_with(fault)
+    if both:
+        await ready.second.break_with(fault)
+
+
+async def together(asked: list[Coroutine[Any, Any, None]]) -> None:
+    await asyncio.gather(*asked)
+
+
+@pytest.mark.parametrize("both", [False, True], ids=["one arm", "both arms"])
+@pytest.mark.parametrize("reused", [False, True], ids=["fresh", "reused"])
+@pytest.mark.parametrize("name", FAULTS)
+@pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
+async def test_a_fault_has_the_outcome_that_the_table_says(
+    tmp_path: Path, way: Way, name: str, reused: bool, both: bool
+) -> None:
+    fault = FAULTS[name]
+    asked = [(subject, f"{subject}-{n}") for n in range(RUNS) for subject in way.subjects]
+    async with stage(tmp_path, way, fault, reused=reused) as ready:
+        await broken(ready, fault, reused=reused, both=both, count=min(len(asked), AT_ONCE))
+        for at in range(0, len(asked), AT_ONCE):
+            await together([ready.ask(*one) for one in asked[at : at + AT_ONCE]])
+
+    expected = {subject: way.table[name, subject, both] for subject in way.subjects}
+    outcomes = {subject: Counter[str]() for subject in way.subjects}
+    reasons: dict[str, set[str]] = {subject: set() for subject in way.subjects}
+    for subject, call_id in asked:
+        outcomes[subject][str(ready.cell(call_id))] += 1
+        reasons[subject].add(ready.heard[call_id].reason)
+    assert outcomes == {subject: {str(cell): RUNS} for subject, cell in expected.items()}
+    assert reasons == {one: {reason(way, fault, one, expected[one])} for one in way.subjects}
+    assert all(ready.first.delivered[f"write-{n}"] + ready.second.delivered[f"write-{n}"] <= 1
+               for n in range(RUNS))  # fmt: skip
+    carried = [arm.carried[call] for arm in ready.arms for _, call in asked if call in arm.carried]
+    assert all(carried) if reused else not any(carried)
