@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
+from contextvars import copy_context
 from dataclasses import dataclass
 from typing import Any, TypeAlias, cast
 
@@ -11,6 +12,7 @@ from aiohttp.web_protocol import RequestHandler
 from aiohttp.web_server import Server
 
 from proxy.adapters.listener.connection import Connection
+from proxy.adapters.tasks import Tasks
 from proxy.adapters.turn import Turn
 from proxy.core.model import Reply
 from proxy.ports import Incoming
@@ -48,7 +50,10 @@ class Acceptor(Server):
         self.open = 0  # connections whose client is still there
         self.draining = False
         self.closed = False  # drained: whoever still comes through is turned away
+        self.late: set[asyncio.Task[None]] = set()  # in handlers of requests answered early
         self._bad_request = bad_request
+        self._context = copy_context()
+        self._tasks = Tasks(self.report)
         self._emptied: asyncio.Future[None] | None = None
         self._hurried = False
 
@@ -75,15 +80,27 @@ class Acceptor(Server):
         else:
             task.add_done_callback(lambda _: self._forget(handler))
 
+    def hand_on(
+        self, late: asyncio.Task[None], work: Coroutine[Any, Any, None]
+    ) -> asyncio.Task[None]:
+        """Start the task that goes on with a connection whose own, `late`, goes on in a handler.
+
+        What asks for it may be a timer that another connection's handler has set: its context
+        variables are none of this one's.
+        """
+        self.late.add(late)
+        late.add_done_callback(self._late_ended)
+        return self._context.run(self._tasks.start, work, "connection")
+
     async def emptied(self, timeout: float) -> bool:
-        """Whether the last connection is gone within `timeout` seconds."""
-        if self._connections and not self._hurried:
+        """Whether the last connection and the last late handler are gone within `timeout` s."""
+        if not self._empty() and not self._hurried:
             self._emptied = self._loop.create_future()
             await asyncio.wait([self._emptied], timeout=max(timeout, 0.0))
-        return not self._connections
+        return self._empty()
 
     def hurry(self) -> None:
-        """Let nobody wait for the last connection any longer."""
+        """Let nobody wait for the last to end any longer."""
         self._hurried = True
         if self._emptied is not None and not self._emptied.done():
             self._emptied.set_result(None)
@@ -96,11 +113,22 @@ class Acceptor(Server):
             self.report("the bad request hook failed", error)
             return Reply(status)
 
-    def report(self, what: str, error: Exception) -> None:
+    def report(self, what: str, error: BaseException) -> None:
         """Tell the loop's exception handler, which whoever runs the loop has set."""
         self._loop.call_exception_handler({"message": f"listener: {what}", "exception": error})
 
+    def _empty(self) -> bool:
+        return not self._connections and not self.late
+
     def _forget(self, handler: RequestHandler) -> None:
         self._connections.pop(handler, None)
-        if not self._connections and self._emptied is not None and not self._emptied.done():
-            self._emptied.set_result(None)
+        self._tell_emptied()
+
+    def _late_ended(self, task: asyncio.Task[None]) -> None:
+        self.late.discard(task)
+        self._tell_emptied()
+
+    def _tell_emptied(self) -> None:
+        emptied = self._emptied
+        if emptied is not None and not emptied.done() and self._empty():
+            emptied.set_result(None)

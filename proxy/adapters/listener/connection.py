@@ -14,8 +14,9 @@ from aiohttp.http import RawRequestMessage
 from aiohttp.http_exceptions import LineTooLong
 from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 
-from proxy.adapters.listener.outlet import Outlet, Then
+from proxy.adapters.listener.outlet import Outlet, Then, close
 from proxy.adapters.listener.request import NEVER, Request, break_off, framing_fault
+from proxy.core.model import Reply
 
 if TYPE_CHECKING:
     from proxy.adapters.listener.acceptor import Acceptor
@@ -136,17 +137,37 @@ class Connection(Outlet):
         """Make the request `late` once `when` has passed."""
         self.due = when
 
+    def answer_early(self, request: Request, reply: Reply) -> bool:
+        """Hand this connection on to a new task, which begins with `reply`.
+
+        The present one is inside the handler of `request`, and only ends after that.
+        """
+        task = self._task_handler
+        if (
+            request.answered
+            or request.gone
+            or task is None
+            or not request.complete()
+            or not isinstance(reply.body, bytes)
+        ):
+            return False
+        request.answered = True
+        self._task_handler = self._acceptor.hand_on(task, self.start((request, reply)))
+        return True
+
     # -- the loop -----------------------------------------------------------------------------
 
-    async def start(self) -> None:
-        """Answer this connection's requests, one after another.
+    async def start(self, early: tuple[Request, Reply] | None = None) -> None:
+        """Answer this connection's requests, one after another; first the one answered `early`.
 
-        All of them in this one task, so a context variable that a handler sets lives on into the
-        connection's next request.
+        All of them in this one task, unless one is answered early, so a context variable that a
+        handler sets lives on into the connection's next request.
         """
         options, go_on = self._acceptor.options, Then.GO_ON
         then = go_on
         try:
+            if early is not None:
+                then = await self._put_out(*early)
             while then is go_on and self.transport is not None:
                 if not self._messages:
                     patience = options.idle_timeout if self._served else options.head_timeout
@@ -185,24 +206,55 @@ class Connection(Outlet):
             request.hang_up()
         acceptor.inflight += 1
         try:
-            try:
-                reply = await acceptor.handler(request)
-            except Exception as error:
-                acceptor.report("the handler failed", error)
-                reply = acceptor.fault(500)
-            last = message.should_close or (message.chunked and self._may_hold_trailers())
-            return await self.answer(request, reply, last=last)
+            reply = await acceptor.handler(request)
+        except Exception as error:
+            acceptor.report("the handler failed", error)
+            if request.answered:
+                return Then.HANDED_ON
+            reply = acceptor.fault(500)
+        except BaseException:
+            if not request.answered:
+                self._answered()
+            raise
+        if request.answered:
+            return await self._drop(reply)
+        request.answered = True
+        try:
+            return await self.answer(request, reply, last=self._is_last(message))
         finally:
-            acceptor.inflight -= 1
-            self._request = None
+            self._answered()
 
-    def _may_hold_trailers(self) -> bool:
-        """A trailer may have followed the chunks, or something else.
+    async def _put_out(self, request: Request, reply: Reply) -> Then:
+        """What `_exchange` ends with, for a request answered early."""
+        try:
+            return await self.answer(request, reply, last=self._is_last(request.message))
+        finally:
+            self._answered()
 
+    def _answered(self) -> None:
+        """The exchange is over, as far as the caller is concerned."""
+        self._acceptor.inflight -= 1
+        self._request = None
+
+    async def _drop(self, reply: Reply) -> Then:
+        """What the handler of a request returned that had been answered early."""
+        if not isinstance(reply.body, bytes):
+            try:
+                await close(reply.body)
+            except Exception as error:
+                self._acceptor.report("a streamed answer failed", error)
+        return Then.HANDED_ON
+
+    def _is_last(self, message: RawRequestMessage) -> bool:
+        """Nothing that follows this request is answered.
+
+        A trailer may have followed its chunks, or something else:
         aiohttp's parser keeps the last trailer and puts it among the headers of the connection's
         next request, as its `Authorization` say: there must not be one.
         """
-        return bool(self._messages) or not self._bare_end
+        if message.chunked and (self._messages or not self._bare_end):
+            return True
+        return message.should_close
 
 
 def _fault(status: int) -> _Queued:

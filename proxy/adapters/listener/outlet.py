@@ -32,6 +32,7 @@ class Then(Enum):
     GO_ON = "the next request"
     CLOSE = "nothing more"
     LINGER = "the client may still be sending: let it finish, or it never sees the answer"
+    HANDED_ON = "whatever it is, another task sees to it"
 
 
 # Bound once: reading a member of an enumeration is slow in Python 3.11.
@@ -159,7 +160,7 @@ class Outlet(RequestHandler):
             return self.refuse(502)
         finally:
             if not isinstance(body, bytes):
-                await _close(body)
+                await close(body)
         if self._paused:
             await self._flushed()
         if not last:
@@ -249,7 +250,8 @@ class Outlet(RequestHandler):
         self.due = self._loop.time() + self._acceptor.options.write_timeout
 
 
-async def _close(body: AsyncIterator[bytes]) -> None:
+async def close(body: AsyncIterator[bytes]) -> None:
+    """Let go of a streamed answer, read or not."""
     aclose = getattr(body, "aclose", None)
     if aclose is not None:
         await aclose()

@@ -9,8 +9,8 @@ from aiohttp import hdrs
 from aiohttp.http import HttpVersion10, HttpVersion11, RawRequestMessage
 from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 from msgspec import Struct
-from multidict import CIMultiDictProxy
 
+from proxy.core.model import Reply
 from proxy.errors import ClientGone, Refused
 
 NEVER = math.inf
@@ -27,6 +27,9 @@ class Wire(Protocol):
 
     def body_due(self, when: float) -> None:
         """Call `late` once clock time `when` has passed."""
+
+    def answer_early(self, request: Request, reply: Reply) -> bool:
+        """Write `reply` to `request` although its handler goes on; False if that cannot be."""
 
 
 def framing_fault(message: RawRequestMessage) -> int:
@@ -46,7 +49,10 @@ def framing_fault(message: RawRequestMessage) -> int:
 
 
 class Request(Struct, eq=False):
-    """An `Incoming` (see `proxy/ports.py`) over aiohttp's parsed message and body stream."""
+    """An `Incoming` (see `proxy/ports.py`) over aiohttp's parsed message and body stream.
+
+    `answered`: its answer has been settled, if not written: by its handler's end, or early.
+    """
 
     method: str
     target: str
@@ -55,10 +61,11 @@ class Request(Struct, eq=False):
     peer: str
     secure: bool
     payload: StreamReader
-    _fields: CIMultiDictProxy[str]
+    message: RawRequestMessage
     _wire: Wire
     _body: bytes | None = None
     gone: bool = False
+    answered: bool = False
 
     @classmethod
     def of(cls, message: RawRequestMessage, payload: StreamReader, wire: Wire) -> Request:
@@ -74,13 +81,13 @@ class Request(Struct, eq=False):
             wire.peer,
             wire.secure,
             payload,
-            message.headers,
+            message,
             wire,
         )
 
     def declared_length(self) -> int | None:
         """Content-Length; None for a chunked or absent body."""
-        length = self._fields.get(hdrs.CONTENT_LENGTH)
+        length = self.message.headers.get(hdrs.CONTENT_LENGTH)
         return None if length is None else int(length)
 
     async def read(self, limit: int, deadline: float) -> bytes:
@@ -98,11 +105,15 @@ class Request(Struct, eq=False):
         else:
             if (self.declared_length() or 0) > limit:
                 raise _too_large()
-            if self.version >= HttpVersion11 and hdrs.EXPECT in self._fields:
+            if self.version >= HttpVersion11 and hdrs.EXPECT in self.message.headers:
                 self._meet_expectation()
             body = await self._receive(limit, deadline)
         self._body = body
         return body
+
+    def answer(self, reply: Reply) -> bool:
+        """Answer now, while the handler goes on; see `proxy/ports.py`."""
+        return self._wire.answer_early(self, reply)
 
     def complete(self) -> bool:
         """The client has nothing of this request left to send."""
@@ -135,7 +146,7 @@ class Request(Struct, eq=False):
 
     def _meet_expectation(self) -> None:
         """RFC 9110, 10.1.1."""
-        if self._fields[hdrs.EXPECT].lower() != "100-continue":
+        if self.message.headers[hdrs.EXPECT].lower() != "100-continue":
             raise Refused(
                 417, "expectation_failed", "Only 100-continue can be expected.", close=True
             )

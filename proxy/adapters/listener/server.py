@@ -59,9 +59,15 @@ class Listener:
         """Requests whose answer has not been written yet."""
         return self._acceptor.inflight if self._acceptor else 0
 
+    @property
+    def late(self) -> int:
+        """Handlers that go on although their request has been answered."""
+        return len(self._acceptor.late) if self._acceptor else 0
+
     async def drain(self, grace: float) -> int:
         """Stop listening and let what runs finish; the number of exchanges cut after `grace` s.
 
+        Late handlers have the same time to finish, but whoever they worked for has an answer.
         From now on every answer closes its connection.  An idle one may speak for
         `Options.drain_idle` seconds more: to cut it at once would lose a request on its way.
         """
@@ -90,7 +96,10 @@ class Listener:
             self._sweeper.cancel()
         acceptor.closed = True
         tasks = [connection.cut() for connection in acceptor.everybody()]
-        await asyncio.gather(*[task for task in tasks if task], return_exceptions=True)
+        cut = [*acceptor.late, *(task for task in tasks if task)]
+        for task in acceptor.late:
+            task.cancel()
+        await asyncio.gather(*cut, return_exceptions=True)
         await acceptor.emptied(1.0)  # The transports' own last words.
 
     def _sweep(self, acceptor: Acceptor) -> None:
