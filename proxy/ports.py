@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from backends.base import Backend
-from proxy.core.breaker import Breaker, Transition
+from proxy.core.arm_breaker import ArmBreaker
+from proxy.core.breaker import Transition
 from proxy.core.exchange import Attempt, Exchange
 from proxy.core.model import Headers, Kind, Outbound, Reply
 
@@ -93,7 +94,7 @@ class Arm:
     name: str
     backend: Backend
     upstream: Upstream
-    breaker: Breaker
+    breaker: ArmBreaker  # asked by `admit(now, tool, ...)`, told by `settle(permit, verdict, ...)`
     timeout: float  # seconds for an attempt that no budget bounds more tightly
     not_executed: frozenset[int] = frozenset()  # statuses that promise the tool did not run
     in_process: bool = False  # runs here: its waits are not bounded by the upstream's deadline

@@ -16,8 +16,8 @@ from proxy.adapters.clock import LoopClock
 from proxy.adapters.upstream import Endpoint, HttpUpstream, Sweep
 from proxy.adapters.watch import Watcher
 from proxy.core.addresses import Networks
+from proxy.core.arm_breaker import ArmBreaker
 from proxy.core.auth import AuthPolicy, Credentials
-from proxy.core.breaker import Breaker
 from proxy.core.breaker_values import BreakerConfig
 from proxy.core.call_id import CallIds
 from proxy.core.entry import Entry
@@ -55,7 +55,7 @@ class Prepared:
     entry: Entry
     edge: Edge
     upstreams: Mapping[str, HttpUpstream]
-    breakers: Mapping[str, Breaker]
+    breakers: Mapping[str, ArmBreaker]
 
 
 class Wiring:
@@ -67,7 +67,7 @@ class Wiring:
 
     def __init__(self, *, clock: LoopClock, watch: Watcher, sweep: Sweep, secret: Secret) -> None:
         self.upstreams: Mapping[str, HttpUpstream] = {}
-        self.breakers: Mapping[str, Breaker] = {}
+        self.breakers: Mapping[str, ArmBreaker] = {}
         self._splitter: Splitter | None = None
         self._edge: Edge | None = None
         self._clock = clock
@@ -155,8 +155,8 @@ class Wiring:
             return before
         return HttpUpstream(endpoint, clock=self._clock, sweep=self._sweep)
 
-    def _breaker(self, name: str, rules: Rules) -> Breaker:
-        return self.breakers.get(name) or Breaker(breaker_config(rules, name))
+    def _breaker(self, name: str, rules: Rules) -> ArmBreaker:
+        return self.breakers.get(name) or ArmBreaker(breaker_config(rules, name))
 
     def _arm(
         self,
@@ -164,7 +164,7 @@ class Wiring:
         entry: BackendRules,
         tools: ToolTable,
         upstream: HttpUpstream,
-        breaker: Breaker,
+        breaker: ArmBreaker,
     ) -> Arm:
         url = urlsplit(entry.url or "")
         config = BackendConfig(

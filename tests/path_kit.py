@@ -9,8 +9,8 @@ from typing import Any, TypeAlias
 import orjson
 
 from backends.base import Send
+from proxy.core.arm_breaker import ArmBreaker
 from proxy.core.auth import AuthPolicy, Credentials
-from proxy.core.breaker import Breaker
 from proxy.core.breaker_values import BreakerConfig
 from proxy.core.call_id import CallIds
 from proxy.core.entry import Entry
@@ -139,10 +139,10 @@ class World:
         entries = tools or {"slots": {"effect": "read"}, "put": {"effect": "idempotent"}}
         config = BreakerConfig(failures=5, last_resort=rules.last_resort)
         self.arms = {
-            "mcp": Arm("mcp", backend(mcp_kinds), self.mcp, Breaker(config), 2.0,
+            "mcp": Arm("mcp", backend(mcp_kinds), self.mcp, ArmBreaker(config), 2.0,
                        in_process=in_process),
             "webhook": Arm("webhook", Forwarding(frozenset(Kind) - {Kind.LLM}), self.webhook,
-                           Breaker(config), 30.0),
+                           ArmBreaker(config), 30.0),
         }  # fmt: skip
         entry = Entry("mcp", "webhook", percent, kill=kill)
         edge.setdefault("auth", AuthPolicy({}, Credentials()))

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from proxy.core.arm_breaker import ArmBreaker
 from proxy.core.auth import AuthPolicy, Credentials
-from proxy.core.breaker import Breaker
 from proxy.core.breaker_values import BreakerConfig
 from proxy.core.call_id import CallIds
 from proxy.core.entry import Entry
@@ -50,7 +50,9 @@ def line(**entry: object) -> Line:
         edge=Edge(EdgeRules(AuthPolicy({}, Credentials())), FakeWatch()),
         ids=CallIds(),
         splitter=Splitter(Entry(**values)),  # type: ignore[arg-type]
-        arms={name: Arm(name, Silent(), Silent(), Breaker(BreakerConfig()), 1.0) for name in TAKES},
+        arms={
+            name: Arm(name, Silent(), Silent(), ArmBreaker(BreakerConfig()), 1.0) for name in TAKES
+        },
         to="mcp",
         otherwise="webhook",
         tools=ToolTable({}, fallback.budget),

@@ -1,6 +1,7 @@
 """Whether an arm may be asked: a breaker as a pure state machine.
 
-Closed, it counts failures in a row.  Open, it asks nobody until `open_for` is over.  Half open,
+Closed, it opens on failures in a row, or, where the rules ask for it, on the part of the latest
+attempts that failed or were slow.  Open, it asks nobody until its rest is over.  Half open,
 first a synthetic probe, then `half_open` real exchanges, one after another, decide.  An
 exchange that no other arm could answer instead is not held back so strictly: up to
 `last_resort` of them at a time go to the arm even while it is open.
@@ -10,37 +11,49 @@ Each method that can change the state returns the `Transition`, for its caller t
 
 from __future__ import annotations
 
+import math
+
 from proxy.core.breaker_values import (
+    OPERATORS,
+    PASSING,
     BreakerConfig,
     Permit,
     Role,
     Snapshot,
     State,
     Transition,
+    Why,
 )
 from proxy.core.model import Counts
+from proxy.core.rates import Rates
+from proxy.core.rest import Jitter, Rest, calm
 from proxy.core.trials import Trials
 
 __all__ = ["Breaker", "BreakerConfig", "Permit", "Role", "Snapshot", "State", "Transition"]
 
 
-_PASSING = frozenset({State.CLOSED, State.FORCED_CLOSED, State.METRICS_ONLY})
 _SUCCESS = Counts.SUCCESS  # Bound once: reading a member of an enumeration is slow in Python 3.11.
-_OPERATORS = frozenset({State.FORCED_OPEN, State.FORCED_CLOSED, State.METRICS_ONLY})
 
 
 class Breaker:
-    """One arm's breaker.  Decides, never acts; `now` is seconds that never go back."""
+    """One breaker.  Decides, never acts; `now` is seconds that never go back.
 
-    def __init__(self, config: BreakerConfig) -> None:
+    `jitter()` gives a number from 0 to 1, anew each time.  `tool` is the one that it is for; empty:
+    for a whole arm.
+    """
+
+    def __init__(self, config: BreakerConfig, *, jitter: Jitter = calm, tool: str = "") -> None:
         self.config = config
+        self.tool = tool
         self.state = config.resting
         self.era = 0
         self.last: Transition | None = None
+        self._since = -math.inf  # when the present state began
         self._failures = 0
         self._successes = 0
-        self._not_before = 0.0  # the arm asked (Retry-After) to be left alone until then
         self._reopens_at = 0.0
+        self._rest = Rest(jitter)
+        self._rates = Rates.of(config)
         self._trials: Trials | None = None  # while half open
         self._resorts: set[Permit] = set()  # outlives an era: they still load the arm
         # One permit serves every exchange of a passing era: nothing is allocated per request.
@@ -66,22 +79,28 @@ class Breaker:
         return self._trials.admit(now, safe=safe) if self._trials is not None else None
 
     def record(
-        self, permit: Permit, counts: Counts, now: float, retry_after: float | None = None
+        self,
+        permit: Permit,
+        counts: Counts,
+        now: float,
+        retry_after: float | None = None,
+        seconds: float = 0.0,
     ) -> Transition | None:
-        """Take a permit back with what its attempt showed.
+        """Take a permit back with what its attempt showed, and how many `seconds` it took.
 
         `retry_after` is the rest in seconds that a failing arm asked for.
         """
         if permit is self._routine and counts is _SUCCESS:  # what nearly every attempt brings
-            self._failures, self._not_before = 0, 0.0
-            return None
+            if self._failures:
+                self._well()
+            return None if self._rates is None else self._rated(now, seconds, failed=False)
         if permit.role is not Role.ROUTINE:
             self._release(permit)
         if permit.era != self.era or counts is Counts.NOTHING:
             return None
         if counts is _SUCCESS:
-            return self._succeeded(permit, now)
-        return self._failed(now, retry_after)
+            return self._succeeded(permit, now, seconds)
+        return self._failed(now, retry_after, seconds)
 
     def tick(self, now: float) -> Transition | None:
         """Let an open breaker whose time is up become half open."""
@@ -110,7 +129,12 @@ class Breaker:
         self._trials.probe_passed(now)
         return None
 
-    def trip(self, now: float, why: str = "unhealthy") -> Transition | None:
+    def probe_cut(self, permit: Permit, now: float) -> None:
+        """Take a probe back that was given up before it could say anything."""
+        if self._trials is not None and self._trials.is_current(permit):
+            self._trials.probe_at = now
+
+    def trip(self, now: float, why: Why = "unhealthy") -> Transition | None:
         """Open it on other evidence than attempts; leaves an operator's state alone."""
         if self.state is State.CLOSED or self.state is State.HALF_OPEN:
             return self._open(now, why)
@@ -118,18 +142,19 @@ class Breaker:
 
     def force(self, state: State, now: float) -> Transition | None:
         """Put it into a state of the operator's; raises `ValueError` for any other."""
-        if state not in _OPERATORS:
+        if state not in OPERATORS:
             raise ValueError(f"{state} is not an operator's state")
         return self._enter(state, now, "operator")
 
     def reset(self, now: float) -> Transition | None:
         """Back to automatic, with nothing counted."""
+        self._rest.forgive()
         return self._enter(self.config.resting, now, "operator")
 
     def configure(self, config: BreakerConfig, now: float) -> Transition | None:
         """Go on under changed rules; what is counted and what an operator forced stays."""
         switched = config.enabled is not self.config.enabled
-        self.config = config
+        self.config, self._rates = config, Rates.of(config, self._rates)
         if not switched or self.state in (State.FORCED_OPEN, State.FORCED_CLOSED):
             return None
         return self._enter(config.resting, now, "rules")
@@ -145,6 +170,8 @@ class Breaker:
             reopens_in=max(0.0, self._reopens_at - now) if is_open else None,
             probed=self._trials is not None and self._trials.probed,
             last_resort=len(self._resorts),
+            setbacks=self._rest.setbacks,
+            window=self._rates.figures(now) if self._rates is not None else None,
             last=self.last,
         )
 
@@ -159,49 +186,65 @@ class Breaker:
         if self._trials is not None:
             self._trials.release(permit)
 
-    def _succeeded(self, permit: Permit, now: float) -> Transition | None:
-        """A trial or a last resort went well; a passing breaker's permits never come here."""
+    def _well(self) -> None:
+        """It answered: its run of failures is over, and what it asked for with them."""
         self._failures = 0
-        self._not_before = 0.0
+        self._rest.withdraw()
+
+    def _succeeded(self, permit: Permit, now: float, seconds: float) -> Transition | None:
+        """A trial or a last resort went well; a passing breaker's permits never come here."""
+        slow = self.config.slow
+        if permit.role is Role.TRIAL and slow is not None and seconds > slow:
+            return self._open(now, "trial_slow")
+        self._well()
         self._successes += 1
         if self._successes < self.config.half_open:
             return None
-        why = "trials_passed" if permit.role is Role.TRIAL else "last_resort"
+        why: Why = "trials_passed" if permit.role is Role.TRIAL else "last_resort"
         return self._enter(State.CLOSED, now, why)
 
-    def _failed(self, now: float, retry_after: float | None) -> Transition | None:
+    def _failed(self, now: float, retry_after: float | None, seconds: float) -> Transition | None:
         self._failures += 1
         self._successes = 0
-        if retry_after is not None:
-            self._not_before = max(self._not_before, now + min(retry_after, self.config.open_max))
+        not_before = self._rest.ask(now, retry_after, self.config)
         if self.state is State.HALF_OPEN:
             return self._open(now, "trial_failed")
         if self.state is State.CLOSED and self._failures >= self.config.failures:
             return self._open(now, "failures")
         if self.state is State.OPEN:  # A last resort: only a Retry-After prolongs the rest.
-            self._reopens_at = max(self._reopens_at, self._not_before)
-        return None
+            self._reopens_at = max(self._reopens_at, not_before)
+            return None
+        return None if self._rates is None else self._rated(now, seconds, failed=True)
 
-    def _open(self, now: float, why: str) -> Transition | None:
+    def _rated(self, now: float, seconds: float, *, failed: bool) -> Transition | None:
+        """Count a routine attempt; where an operator has decided, nothing follows from it."""
+        assert self._rates is not None
+        why = self._rates.hear(now, seconds, failed=failed)
+        return self._open(now, why) if why is not None and self.state is State.CLOSED else None
+
+    def _open(self, now: float, why: Why) -> Transition | None:
         """Open, and set when to look again: the only place that decides how long."""
-        self._reopens_at = max(now + self.config.open_for, self._not_before)
+        closed_for = None if self.state is State.HALF_OPEN else now - self._since
+        self._reopens_at = self._rest.begin(now, self.config, closed_for=closed_for)
         return self._enter(State.OPEN, now, why)
 
-    def _enter(self, state: State, now: float, why: str) -> Transition | None:
+    def _enter(self, state: State, now: float, why: Why) -> Transition | None:
         """Begin an era: the only place that changes the state; None if it stays the same."""
         before, self.state = self.state, state
-        passing, config = state in _PASSING, self.config
+        passing, config = state in PASSING, self.config
         self.era += 1
         self._successes = 0
+        self._since = now
         self._trials = None
         if state is State.HALF_OPEN:
             lease, patience = config.probe_lease, config.open_for
             self._trials = Trials(self.era, now, probe_lease=lease, patience=patience)
         self._routine = Permit(self.era, Role.ROUTINE) if passing else None
         if passing:
-            self._failures = 0
-            self._not_before = 0.0
+            self._well()
+            if self._rates is not None:
+                self._rates.clear()
         if before is state:
             return None
-        self.last = Transition(before, state, why, now)
+        self.last = Transition(before, state, why, now, self.tool)
         return self.last

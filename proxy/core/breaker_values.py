@@ -4,6 +4,23 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Literal, TypeAlias
+
+Why: TypeAlias = Literal[
+    "failures",  # so many in a row
+    "failure_rate",  # so many of the window
+    "slow_rate",
+    "unhealthy",  # active health says so
+    "time_up",  # it has rested long enough
+    "probe_failed",
+    "trial_failed",
+    "trial_slow",
+    "trials_passed",
+    "last_resort",  # it answered well where nobody else could
+    "operator",
+    "rules",
+]
+"""Why a breaker changed its state: a closed set."""
 
 
 class State(StrEnum):
@@ -15,6 +32,13 @@ class State(StrEnum):
     FORCED_OPEN = "forced_open"
     FORCED_CLOSED = "forced_closed"
     METRICS_ONLY = "metrics_only"
+
+
+PASSING = frozenset({State.CLOSED, State.FORCED_CLOSED, State.METRICS_ONLY})
+"""States in which every attempt passes."""
+
+OPERATORS = frozenset({State.FORCED_OPEN, State.FORCED_CLOSED, State.METRICS_ONLY})
+"""States that an operator may choose."""
 
 
 class Role(StrEnum):
@@ -42,18 +66,31 @@ class BreakerConfig:
     """What ops set.  Times are seconds; raises `ValueError` for what could never work."""
 
     failures: int = 5  # in a row, to open
-    open_for: float = 60.0
-    open_max: float = 600.0  # the longest rest that an arm's Retry-After can ask for
+    open_for: float = 60.0  # the first rest; each failed half-open doubles it
+    open_max: float = 600.0  # bounds what doubling or an arm's Retry-After can make of it
     half_open: int = 3  # real successes, to close
     last_resort: int = 10  # at a time, while nobody else could answer; 0 = never
     probe_lease: float = 10.0  # after this a synthetic probe counts as lost
+    window: float = 30.0  # in which the rates are taken
+    min_volume: int = 20  # attempts in the window before a rate says anything
+    failure_rate: float | None = None  # percent of the window, to open; None: no such rule
+    slow: float | None = None  # an attempt that takes longer is slow; None: no such rule
+    slow_rate: float = 80.0  # percent of the window, to open
     enabled: bool = True  # False = metrics_only
 
     def __post_init__(self) -> None:
-        if self.failures < 1 or self.half_open < 1 or self.last_resort < 0:
-            raise ValueError("failures and half_open start at 1, last_resort at 0")
-        if min(self.open_for, self.open_max, self.probe_lease) <= 0:
-            raise ValueError("open_for, open_max and probe_lease are above 0")
+        if min(self.failures, self.half_open, self.min_volume) < 1 or self.last_resort < 0:
+            raise ValueError("failures, half_open and min_volume start at 1, last_resort at 0")
+        if min(self.open_for, self.open_max, self.probe_lease, self.window) <= 0:
+            raise ValueError("open_for, open_max, probe_lease and window are above 0")
+        rates = (self.slow_rate, 1 if self.failure_rate is None else self.failure_rate)
+        if not all(0 < rate <= 100 for rate in rates):
+            raise ValueError("rates are above 0 and up to 100")
+
+    @property
+    def rated(self) -> bool:
+        """A rule asks what happened lately, not only what happened last."""
+        return self.failure_rate is not None or self.slow is not None
 
     @property
     def resting(self) -> State:
@@ -63,16 +100,22 @@ class BreakerConfig:
 
 @dataclass(frozen=True, slots=True)
 class Transition:
-    """A change of state.
-
-    `why`, a closed set: failures, unhealthy, time_up, probe_failed, trial_failed, trials_passed,
-    last_resort, operator, rules.  `at` is clock seconds.
-    """
+    """A change of state.  `at` is clock seconds; `tool` is empty for an arm's own breaker."""
 
     before: State
     after: State
-    why: str
+    why: Why
     at: float
+    tool: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """How the attempts in the window went; a rate is percent, None if no rule asks for it."""
+
+    volume: int
+    failure_rate: float | None
+    slow_rate: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,4 +129,6 @@ class Snapshot:
     reopens_in: float | None  # seconds until it is tried again; None unless open
     probed: bool  # half open, and the synthetic probe passed
     last_resort: int  # such permits out at the moment
+    setbacks: int  # half-opens that failed, each of which doubled the rest
+    window: Figures | None  # None without a rule that asks for a rate
     last: Transition | None

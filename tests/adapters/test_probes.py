@@ -11,7 +11,8 @@ import pytest
 from backends.base import Send
 from proxy.adapters.probes import Probed, Prober, Probes
 from proxy.adapters.tasks import Tasks
-from proxy.core.breaker import Breaker, BreakerConfig, State, Transition
+from proxy.core.arm_breaker import ArmBreaker
+from proxy.core.breaker import BreakerConfig, State, Transition
 from proxy.core.health import HealthConfig
 from proxy.core.model import Call, Counts, Headers, Kind, Outbound, Reply
 from proxy.errors import ProbeFailed, UpstreamFailed
@@ -116,7 +117,7 @@ class Desk:
         self.clock = FakeClock()
         self.watch = FakeWatch()
         self.endpoint = Endpoint()
-        self.breaker = Breaker(BreakerConfig(failures=1, probe_lease=10.0))
+        self.breaker = ArmBreaker(BreakerConfig(failures=1, probe_lease=10.0))
         self.covered = covered
         self.arm = Arm("mcp", backend or Plain(), self.endpoint, self.breaker, timeout)
         self.probed = Probed(self.arm, lambda: self.covered, health, path)
@@ -304,7 +305,7 @@ async def test_a_bad_probe_opens_it_again() -> None:
     await desk.prober.look()
 
     assert desk.changes == [(State.HALF_OPEN, "time_up"), (State.OPEN, "probe_failed")]
-    assert desk.breaker.probe_at() == desk.clock.now() + 60.0
+    assert desk.breaker.probe_at() == desk.clock.now() + 120.0
 
 
 async def test_a_bad_probe_is_forgotten_once_the_breaker_lets_calls_pass() -> None:

@@ -180,7 +180,7 @@ def test_one_bad_trial_opens_it_again() -> None:
     hear(it, GOOD, 62.0)
 
     assert hear(it, BAD, 63.0) == Transition(State.HALF_OPEN, State.OPEN, "trial_failed", 63.0)
-    assert it.probe_at() == 123.0
+    assert it.probe_at() == 183.0, "one setback: twice the rest"
 
 
 def test_a_trial_that_shows_nothing_makes_room_for_the_next() -> None:
@@ -208,7 +208,7 @@ def test_a_failed_probe_opens_it_again() -> None:
     change = it.probe_ended(probe, False, 61.0)
 
     assert change == Transition(State.HALF_OPEN, State.OPEN, "probe_failed", 61.0)
-    assert it.probe_at() == 121.0
+    assert it.probe_at() == 181.0, "one setback: twice the rest"
 
 
 def test_a_lost_probe_does_not_wedge_it() -> None:
@@ -380,15 +380,17 @@ def test_only_an_operators_states_can_be_forced() -> None:
         it.force(State.HALF_OPEN, 3.0)
 
 
-@pytest.mark.parametrize("make", [breaker, half_open], ids=["closed", "half open"])
-def test_other_evidence_opens_it(make: Callable[[], Breaker]) -> None:
+@pytest.mark.parametrize(
+    ("make", "until"), [(breaker, 160.0), (half_open, 220.0)], ids=["closed", "half open"]
+)
+def test_other_evidence_opens_it(make: Callable[[], Breaker], until: float) -> None:
     it = make()
 
     change = it.trip(100.0)
 
     assert change
     assert (change.after, change.why) == (State.OPEN, "unhealthy")
-    assert it.probe_at() == 160.0
+    assert it.probe_at() == until
     assert it.trip(101.0) is None
 
 
