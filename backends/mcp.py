@@ -86,7 +86,7 @@ class McpBackend:
         content_type, body = _in_words(call.kind, answer)
         headers = for_new_answer(reply.headers, content_type)
         status = 200 if 200 <= reply.status < 300 else reply.status
-        return Reply(status, headers, body, verdict=verdict)
+        return _hinted(Reply(status, headers, body, verdict=verdict), answer)
 
     async def _ask(
         self, era: Era, tool: str, call: Call, send: Send
@@ -167,7 +167,7 @@ class McpBackend:
             return reply
         answer = await read_tool_answer(reply, rpc_id, complete=False)
         reply.verdict = await self._judge(tool, reply, answer, send)
-        return reply
+        return _hinted(reply, answer)
 
 
 def _says_unknown(answer: object, tool: str) -> bool:
@@ -178,6 +178,19 @@ def _says_unknown(answer: object, tool: str) -> bool:
         return False
     said = answer.text[:300].casefold()
     return said.startswith("unknown tool") or f"tool {tool} not found".casefold() in said
+
+
+def _hinted(reply: Reply, answer: object) -> Reply:
+    """A reply that tells for how long, and for whom, the server lets its answer be kept.
+
+    A hint that cannot be understood says: not at all, for nobody else.
+    """
+    if isinstance(answer, ToolResult):
+        ms, scope = answer.ttl_ms, answer.cache_scope
+        if ms is not None:
+            reply.ttl = ms / 1000 if isinstance(ms, int | float) and ms > 0 else 0.0
+        reply.private = scope not in (None, "public")
+    return reply
 
 
 def _is_readable(reply: Reply) -> bool:

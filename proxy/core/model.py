@@ -181,7 +181,9 @@ class Reply(Struct):
     iterator of chunks that must be closed (`aclose`) if it is not read to its end; it raises
     `UpstreamFailed` if the upstream breaks half way.  `length` is the declared length of a
     streamed or HEAD answer.  `verdict` None means: judge me by status and body.  `close` tells the
-    listener not to reuse the caller's connection after this answer.
+    listener not to reuse the caller's connection after this answer.  `ttl` is for how many seconds
+    the arm lets others hear it (0: not at all, None: it does not say), `private` that it lets
+    nobody outside the call.
     """
 
     status: int
@@ -191,3 +193,5 @@ class Reply(Struct):
     phrase: bytes = b""
     verdict: Verdict | None = None
     close: bool = False
+    ttl: float | None = None
+    private: bool = False

@@ -377,6 +377,28 @@ async def test_a_result_that_asks_for_more_is_the_callers_to_give() -> None:
 
 
 @pytest.mark.parametrize(
+    ("hints", "ttl", "private"),
+    [
+        ({}, None, False),
+        ({"ttlMs": None, "cacheScope": None}, None, False),
+        ({"ttlMs": 1500, "cacheScope": "public"}, 1.5, False),
+        ({"ttlMs": 0, "cacheScope": "private"}, 0.0, True),
+        ({"ttlMs": -1}, 0.0, False),
+        ({"ttlMs": "60000", "cacheScope": 5}, 0.0, True),
+    ],
+)
+@pytest.mark.parametrize("kind", [Kind.FUNCTION, Kind.TOOLS, Kind.MCP])
+async def test_a_servers_word_on_keeping_its_answer_is_passed_on(
+    kind: Kind, hints: dict[str, Any], ttl: float | None, private: bool
+) -> None:
+    said = rpc_result(text_result("Ten.", **hints))
+
+    reply = await ask(make_call(kind), tools_call=said)
+
+    assert (reply.ttl, reply.private) == (ttl, private)
+
+
+@pytest.mark.parametrize(
     "reply",
     [
         Reply(200, [(b"content-type", b"text/event-stream")], Stream(b"data: {}\n\n")),

@@ -10,6 +10,7 @@ from base64 import b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 import msgspec
 import orjson
@@ -117,6 +118,8 @@ class _Result(msgspec.Struct, rename="camel", gc=False):
     structured_content: Raw = Raw()
     is_error: bool | None = None
     result_type: str | None = None  # Absent before 2026-07-28: then complete.
+    ttl_ms: Any = None
+    cache_scope: Any = None
 
 
 class _Error(msgspec.Struct, gc=False):
@@ -152,11 +155,13 @@ class RpcError:
 
 @dataclass(frozen=True, slots=True)
 class ToolResult:
-    """What a tool said.  `structured` is raw JSON, b"" if there is none."""
+    """What a tool said.  `structured` is raw JSON, b"" if none; the last two are unchecked."""
 
     text: str
     structured: bytes = b""
     is_error: bool = False
+    ttl_ms: Any = None
+    cache_scope: Any = None
 
 
 def parse_answer(message: bytes, rpc_id: bytes) -> bytes | RpcError | None:
@@ -217,7 +222,8 @@ def _tool_result(found: _Result) -> ToolResult:
         structured = b""
     as_text = structured.decode()  # It was taken unread: this is the check of its encoding.
     texts = [block.text for block in found.content if block.type == "text"]
-    return ToolResult("\n".join(texts) if texts else as_text, structured, bool(found.is_error))
+    said = "\n".join(texts or [as_text])
+    return ToolResult(said, structured, bool(found.is_error), found.ttl_ms, found.cache_scope)
 
 
 def render_result(rpc_id: bytes, era: Era, result: ToolResult) -> bytes:

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 import msgspec
-from msgspec import Raw, Struct
+from msgspec import UNSET, Raw, Struct, UnsetType
 
 from proxy.core.dialects import answers, jsonrpc, sse
 from proxy.core.dialects.headers import for_new_answer, media_type, value_of
@@ -36,8 +36,8 @@ _OVERHEAD = 256
 class Kept(Struct, frozen=True, gc=False):
     """An answer in the language of the request that it was for; it can be stored anywhere.
 
-    `label` is that of its verdict.  `asks_more`: the tool wants more input (MCP's
-    `input_required`), so this is no answer to give to anybody else.
+    `label` is that of its verdict.  `asks_more`: the tool wants more input, or only promises an
+    answer (MCP), so this is none to give to anybody else.  `ttl` and `private` are the reply's.
     """
 
     kind: Kind
@@ -46,6 +46,8 @@ class Kept(Struct, frozen=True, gc=False):
     body: bytes
     label: str
     asks_more: bool = False
+    ttl: float | None = None
+    private: bool = False
 
     @property
     def business_no(self) -> bool:
@@ -59,6 +61,7 @@ class Kept(Struct, frozen=True, gc=False):
 
 
 class _Result(Struct, rename="camel", gc=False):
+    content: Raw | UnsetType = UNSET
     result_type: str | None = None
 
 
@@ -82,14 +85,21 @@ def keep(
         return None
     judged = verdict or reply.verdict or judge_reply(reply.status, reply.headers, body)
     headers = [(name.lower(), value) for name, value in reply.headers if name.lower() in _KEPT]
-    if call.kind is not Kind.MCP:
-        return Kept(call.kind, reply.status, tuple(headers), body, judged.label)
-    if media_type(headers) == answers.EVENTS:
+    if call.kind is Kind.MCP and media_type(headers) == answers.EVENTS:
         body = _answer_among(body, call.rpc_id)
         if body is None:
             return None
         headers = for_new_answer(headers, answers.JSON)
-    return Kept(call.kind, reply.status, tuple(headers), body, judged.label, _asks_more(body))
+    return Kept(
+        kind=call.kind,
+        status=reply.status,
+        headers=tuple(headers),
+        body=body,
+        label=judged.label,
+        asks_more=call.kind is Kind.MCP and _asks_more(body),
+        ttl=reply.ttl,
+        private=reply.private,
+    )
 
 
 def again(call: Call, kept: Kept, output_schema: Mapping[str, Any] | None = None) -> Reply:
@@ -138,13 +148,17 @@ def _answer_among(events: bytes, rpc_id: bytes | None) -> bytes | None:
 
 
 def _asks_more(message: bytes) -> bool:
-    if b'"resultType"' not in message:
+    """A tool's answer has content; a task's handle has none, nor has a question."""
+    if b'"content"' in message and b'"resultType"' not in message:
         return False
     try:
         said = _said.decode(message)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
         return False
-    return said.result is not None and said.result.result_type not in (None, "complete")
+    result = said.result
+    return result is not None and (
+        result.content is UNSET or result.result_type not in (None, "complete")
+    )
 
 
 def _readdressed(call: Call, kept: Kept, verdict: Verdict | None) -> Reply:

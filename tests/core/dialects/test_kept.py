@@ -320,8 +320,10 @@ def test_an_event_stream_without_an_answer_is_not_kept(rpc_id: bytes | None) -> 
     ("body", "asks"),
     [
         (rpc('{"resultType":"input_required"}'), True),
-        (rpc('{"resultType":"complete"}'), False),
-        (rpc('{"resultType":null}'), False),
+        (rpc('{"resultType":"input_required",' + TEXT + "}"), True),
+        (rpc('{"resultType":"complete",' + TEXT + "}"), False),
+        (rpc('{"resultType":null,' + TEXT + "}"), False),
+        (rpc('{"task":{"taskId":"1"}}'), True),
         (rpc('{"resultType":5}'), False),
         (rpc('"resultType"'), False),
         (b'{"resultType":"input_required"}', False),
@@ -331,6 +333,18 @@ def test_an_event_stream_without_an_answer_is_not_kept(rpc_id: bytes | None) -> 
 )
 def test_a_tool_that_asks_for_more_has_not_answered(body: bytes, asks: bool) -> None:
     assert kept_of(mcp_call(), Reply(200, [JSON], body)).asks_more is asks
+
+
+def test_only_mcp_asks_for_more() -> None:
+    kept = kept_of(call_of(Kind.FUNCTION), Reply(200, [JSON], rpc("{}")))
+
+    assert kept.asks_more is False
+
+
+def test_the_arms_word_on_keeping_goes_along() -> None:
+    kept = kept_of(call_of(Kind.FUNCTION), Reply(200, [JSON], SLOTS, ttl=1.5, private=True))
+
+    assert (kept.ttl, kept.private) == (1.5, True)
 
 
 def test_a_question_keeps_its_mark() -> None:
