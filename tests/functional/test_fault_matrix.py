@@ -21,20 +21,31 @@ import pytest
 from tests.functional import fault_table
 from tests.functional.fault_table import SUBJECTS, TOOLS, Cell
 from tests.functional.faulty import FAULTS, WARM, Fault, RawOrigin, Wire
-from tests.functional.kit import PENDING, SAY, Sidecar, event, function, running, tools_call
+from tests.functional.kit import (
+    PENDING,
+    SAY,
+    Sidecar,
+    event,
+    function,
+    merged,
+    running,
+    tools_call,
+)
 from tests.functional.wire import Answer, until
 
 RUNS = int(os.environ.get("CALLSPLIT_MATRIX_RUNS", "20"))
 """Runs of each cell."""
 
 GUARDED = False
-"""Whether the replay guard stands on the path: without it a repeat is a request like any other."""
+"""The replay guard stands on the path: without it a repeat is a request like any other."""
 
 AT_ONCE = 100
 """Exchanges under way at a time."""
 
 PATIENCE = "400ms"
 """Of the arms that nothing but a deadline ends; the others have all the time they need."""
+
+LETTERS = {"first": "A", "second": "B"}
 
 BETWEEN_TWO_WEBHOOKS = fault_table.read(fault_table.BETWEEN_TWO_WEBHOOKS)
 FROM_MCP = fault_table.read(fault_table.FROM_MCP_TO_A_WEBHOOK)
@@ -115,12 +126,12 @@ class Stage:
     def arms(self) -> tuple[RawOrigin, RawOrigin]:
         return self.first, self.second
 
-    async def ask(self, subject: str, call_id: str) -> None:
-        """One exchange, in the caller's language."""
+    async def ask(self, subject: str, call_id: str, **call: Any) -> None:
+        """One exchange, in the caller's language; the last one of a call is what counts."""
         if self.way.relays:
             target, body = f"/mcp/{call_id}", tools_call(subject, {"slot": "10:00"})
         else:
-            target, body = "/retell", body_of(subject, call_id)
+            target, body = "/retell", body_of(subject, call_id, **call)
         self.heard[call_id] = await self.sidecar.post(target, body)
 
     async def warm(self, count: int) -> None:
@@ -153,12 +164,8 @@ def heard(answer: Answer) -> str:
     assert answer.status == 200
     if answer.reason == "last_answer":
         return last_answer(said)
-    told = json.dumps(said)
-    return "".join(
-        letter
-        for letter, arm in (("A", "first"), ("B", "second"))
-        if arm in told and answer.arm == arm
-    )
+    arms = [arm for arm in LETTERS if arm in json.dumps(said)]
+    return "".join(LETTERS[arm] for arm in arms if answer.arm == arm or answer.reason == "replayed")
 
 
 def last_answer(said: Any) -> str:
@@ -186,7 +193,9 @@ def reason(way: Way, fault: Fault, subject: str, cell: Cell) -> str:
 
 
 @contextlib.asynccontextmanager
-async def stage(folder: Path, way: Way, fault: Fault, *, reused: bool) -> AsyncIterator[Stage]:
+async def stage(
+    folder: Path, way: Way, fault: Fault, *, reused: bool, **sections: Any
+) -> AsyncIterator[Stage]:
     """Both arms well, a sidecar that knows their language."""
     async with contextlib.AsyncExitStack() as stack:
         first = RawOrigin("first", way.wire, closes=not reused)
@@ -194,7 +203,7 @@ async def stage(folder: Path, way: Way, fault: Fault, *, reused: bool) -> AsyncI
         for arm in (first, second):
             arm.listen()
             stack.push_async_callback(arm.stop)
-        rules = document(first, second, slow=fault.slow)
+        rules = merged(document(first, second, slow=fault.slow), sections)
         sidecar = await stack.enter_async_context(running(folder, rules))
         ready = Stage(way, first, second, sidecar)
         if way.wire is not Wire.WEBHOOK:  # A handshake that fails runs nothing: see test_rescue.
@@ -242,3 +251,58 @@ async def test_a_fault_has_the_outcome_that_the_table_says(
                for n in range(RUNS))  # fmt: skip
     carried = [arm.carried[call] for arm in ready.arms for _, call in asked if call in arm.carried]
     assert all(carried) if reused else not any(carried)
+
+
+# -- Writes that are asked for twice.
+
+
+def asking(*tool_calls: str) -> dict[str, Any]:
+    """A call whose agent has asked for these, in turn; all but the last have been answered."""
+    said: list[dict[str, Any]] = []
+    for one in tool_calls:
+        said += [
+            {"role": "tool_call_invocation", "tool_call_id": one, "name": "write"},
+            {"role": "tool_call_result", "tool_call_id": one, "content": PENDING},
+        ]
+    return {"transcript_with_tool_calls": said[:-1]}
+
+
+async def twice(ready: Stage, how: str, call_id: str) -> None:
+    """Ask for one booking two times, as agents and Retell do."""
+    first = ready.ask("write", call_id, **asking("tc_1"))
+    if how == "twin":
+        await together([first, ready.ask("write", call_id, **asking("tc_1"))])
+        return
+    await first
+    again = asking("tc_1", "tc_2") if how == "other id" else asking("tc_1")
+    await ready.ask("write", call_id, **again)
+
+
+def hurried(fault: Fault) -> dict[str, Any]:
+    """Little patience where a repeat waits for what will never come."""
+    unknown = fault.why not in ("", "connect")
+    return {"fallback": {"budget": {"function": "500ms"}, "min_attempt": "50ms"}} if unknown else {}
+
+
+if GUARDED:
+
+    @pytest.mark.parametrize("both", [False, True], ids=["one arm", "both arms"])
+    @pytest.mark.parametrize("name", FAULTS)
+    @pytest.mark.parametrize("way", [WAYS["webhook"], WAYS["mcp sse"]], ids=["webhook", "mcp sse"])
+    async def test_a_write_that_is_asked_for_twice_runs_once_whatever_breaks(
+        tmp_path: Path, way: Way, name: str, both: bool
+    ) -> None:
+        """At most one delivery, but for a business no, after which the agent may ask anew."""
+        fault = FAULTS[name]
+        hows = ("other id", "retry", "twin")
+        asked = [(how, f"{how} {n}".replace(" ", "-")) for n in range(RUNS) for how in hows]
+        async with stage(tmp_path, way, fault, reused=False, **hurried(fault)) as ready:
+            await broken(ready, fault, reused=False, both=both, count=0)
+            for at in range(0, len(asked), AT_ONCE):
+                await together([twice(ready, *one) for one in asked[at : at + AT_ONCE]])
+
+        outcomes = {how: Counter[str]() for how in hows}
+        for how, call_id in asked:
+            outcomes[how][str(ready.cell(call_id))] += 1
+        expected = {how: {str(REPEATED[name, how, both]): RUNS} for how in hows}
+        assert outcomes == expected
