@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeAlias
 
+from proxy.core.body_verdicts import BodyVerdicts
 from proxy.core.model import Call, Effect, Kind, Outbound, Reply
 from proxy.errors import UpstreamFailed
 
@@ -71,6 +72,7 @@ class BackendConfig:
     health_path: str = ""
     probe: str = ""  # rules: health.probe
     tools: Mapping[str, ToolConfig] = field(default_factory=dict)
+    by_rule: BodyVerdicts | None = None  # for who judges an answer before it is translated
     options: Mapping[str, Any] = field(default_factory=dict)  # keys of a user's own backend
     wall_ms: Callable[[], int] = lambda: 0  # wall clock, ms since 1970 (for signatures)
 

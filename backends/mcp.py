@@ -129,7 +129,8 @@ class McpBackend:
         """None leaves a failing status to whoever knows what the arm promises of it."""
         if _says_unknown(answer, tool) and await self._lacks(tool, send):
             return REFUSED
-        verdict = judge_rpc(reply.status, reply.headers, answer)
+        by_rule = self._config.by_rule
+        verdict = judge_rpc(reply.status, reply.headers, answer, by_rule=by_rule)
         by_status = reply.status == 429 or reply.status >= 500
         return None if by_status and verdict is not REFUSED else verdict
 

@@ -44,7 +44,8 @@ class ToolsBackend:
             return answers.no_such_method(call)
         reply = await send(self._composed(call))
         body = await read_whole(reply)
-        return answers.as_rpc(call, call.rpc_id, reply, body, self._schemas.get(call.tool or ""))
+        schema, by_rule = self._schemas.get(call.tool or ""), self._config.by_rule
+        return answers.as_rpc(call, call.rpc_id, reply, body, schema, by_rule)
 
     def _forwarded(self, call: Call) -> Outbound:
         """The caller's own bytes, or those with the name that the tool has here."""

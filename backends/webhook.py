@@ -58,7 +58,8 @@ class WebhookBackend:
             return answers.no_such_method(call)
         reply = await send(self._composed(call))
         body = await read_whole(reply)
-        return answers.as_rpc(call, call.rpc_id, reply, body, self._schemas.get(call.tool or ""))
+        schema, by_rule = self._schemas.get(call.tool or ""), self._config.by_rule
+        return answers.as_rpc(call, call.rpc_id, reply, body, schema, by_rule)
 
     def _retells_own(self, call: Call) -> Outbound:
         """The caller's bytes; its Authorization too, unless this arm has a credential."""

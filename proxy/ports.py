@@ -8,6 +8,7 @@ from typing import Protocol
 
 from backends.base import Backend
 from proxy.core.arm_breaker import ArmBreaker
+from proxy.core.body_verdicts import BodyVerdicts
 from proxy.core.breaker import Transition
 from proxy.core.exchange import Attempt, Exchange
 from proxy.core.model import Headers, Kind, Outbound, Reply
@@ -97,6 +98,7 @@ class Arm:
     breaker: ArmBreaker  # asked by `admit(now, tool, ...)`, told by `settle(permit, verdict, ...)`
     timeout: float  # seconds for an attempt that no budget bounds more tightly
     not_executed: frozenset[int] = frozenset()  # statuses that promise the tool did not run
+    by_rule: BodyVerdicts | None = None  # what the rules read in its bodies, for `judge_reply`
     in_process: bool = False  # runs here: its waits are not bounded by the upstream's deadline
 
 

@@ -14,6 +14,7 @@ from collections.abc import Callable
 import orjson
 from msgspec import UNSET, Raw, Struct, UnsetType
 
+from proxy.core.dotted import below
 from proxy.core.model import Call, Kind
 from proxy.core.partial import Partial
 
@@ -77,7 +78,7 @@ class Fields:
             return None if rest else of_call(self._call)
         if root not in self._roots:
             self._roots[root] = self._root(root)
-        return _below(self._roots[root], rest)
+        return below(self._roots[root], rest)
 
     def _header(self, name: str) -> str | None:
         """A header that stands twice says nothing."""
@@ -125,15 +126,3 @@ def _value(raw: Raw | UnsetType | bytes | None) -> object:
         return orjson.loads(text)
     except ValueError:
         return None
-
-
-def _below(value: object, path: str) -> object:
-    """What `path` leads to; a key that itself holds dots is found by its whole name."""
-    while path:
-        if not isinstance(value, dict):
-            return None
-        key, rest = path, ""
-        if path not in value:
-            key, _, rest = path.partition(".")
-        value, path = value.get(key), rest
-    return value

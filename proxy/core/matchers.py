@@ -9,6 +9,8 @@ A `when` maps field paths to tests, and every entry must hold:
 Text equals text and numbers equal numbers: 42 equals 42.0, never "42" and never true.
 `prefix`, `suffix` and `regex` look at text only; `regex` must match the whole of it.  A field
 that is null counts as absent; an absent field passes only `exists: false` and `not`.
+
+A `when` about an answer may name any path in its JSON: `error.code`, `items.0.status`.
 """
 
 from __future__ import annotations
@@ -17,13 +19,22 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, TypeAlias
 
 from proxy.core.patterns import MAX_SUBJECT, compile_pattern
-from proxy.core.when import faults, field_paths, plain_path, uses_request_fields
+from proxy.core.when import answer_faults, faults, field_paths, plain_path, uses_request_fields
 
-__all__ = ["Fields", "Test", "compile_when", "faults", "field_paths", "uses_request_fields"]
+__all__ = [
+    "Fields",
+    "Test",
+    "answer_faults",
+    "compile_answer_when",
+    "compile_when",
+    "faults",
+    "field_paths",
+    "uses_request_fields",
+]
 
 
 class Fields(Protocol):
-    """One request's fields, by path."""
+    """The fields of one request, or of one answer, by path."""
 
     def get(self, path: str, /) -> object:
         """The value at `path` (header names in lower case); None if absent or null."""
@@ -34,17 +45,26 @@ Test: TypeAlias = Callable[[Fields], bool]
 
 def compile_when(when: Mapping[str, Any]) -> Test:
     """The test of a `when` that has no `faults`."""
-    return _all([_entry(key, value) for key, value in when.items()])
+    return _compiled(when, plain_path)
 
 
-def _entry(key: str, value: Any) -> Test:
+def compile_answer_when(when: Mapping[str, Any]) -> Test:
+    """The test of a `when` about an answer that has no `answer_faults`."""
+    return _compiled(when, str)
+
+
+def _compiled(when: Mapping[str, Any], plain: Callable[[str], str]) -> Test:
+    return _all([_entry(key, value, plain) for key, value in when.items()])
+
+
+def _entry(key: str, value: Any, plain: Callable[[str], str]) -> Test:
     if key == "all":
-        return _all([compile_when(when) for when in value])
+        return _all([_compiled(when, plain) for when in value])
     if key == "any":
-        return _any([compile_when(when) for when in value])
+        return _any([_compiled(when, plain) for when in value])
     if key == "not":
-        return _not(compile_when(value))
-    return _field(plain_path(key), value)
+        return _not(_compiled(value, plain))
+    return _field(plain(key), value)
 
 
 def _field(path: str, value: Any) -> Test:

@@ -13,6 +13,7 @@ from typing import Any, Final
 import msgspec
 from msgspec import Raw
 
+from proxy.core.body_verdicts import BodyVerdicts
 from proxy.core.dialects.jsonrpc import (
     INTERNAL_ERROR,
     INVALID_PARAMS,
@@ -58,15 +59,21 @@ _said = msgspec.json.Decoder(_Said)
 
 
 def judge_reply(
-    status: int, headers: Headers, body: bytes | None, *, not_executed: frozenset[int] = _NOTHING
+    status: int,
+    headers: Headers,
+    body: bytes | None,
+    *,
+    not_executed: frozenset[int] = _NOTHING,
+    by_rule: BodyVerdicts | None = None,
 ) -> Verdict:
     """Judge an HTTP answer; `body` is None if it streams.
 
-    `not_executed` holds the statuses that promise: the tool has not run.
+    `not_executed` holds the statuses that promise: the tool has not run.  `by_rule` is what the
+    rules read in the bodies of this arm.
     """
     if not 200 <= status < 300:
         return judge_status(status, headers, not_executed=not_executed)
-    return judge_body(body) if body else SUCCESS
+    return judge_body(body, by_rule) if body else SUCCESS
 
 
 def judge_status(
@@ -83,10 +90,12 @@ def judge_status(
     return replace(verdict, ran=Ran.NO) if status in not_executed else verdict
 
 
-def judge_body(body: bytes) -> Verdict:
+def judge_body(body: bytes, by_rule: BodyVerdicts | None = None) -> Verdict:
     """Judge the whole body of a 2xx: it may say that the backend, or the business, failed."""
     if body.startswith(_GZIP):
         body = _inflate(body)
+    if by_rule is not None and (verdict := by_rule.of_body(body)) is not None:
+        return verdict
     # Skipping through the JSON is as fast as searching it for the words; measured.
     if not body.lstrip(_SPACE).startswith(b"{"):
         return SUCCESS
@@ -103,7 +112,11 @@ def judge_body(body: bytes) -> Verdict:
 
 
 def judge_rpc(
-    status: int, headers: Headers, answer: ToolResult | RpcError | bytes | None
+    status: int,
+    headers: Headers,
+    answer: ToolResult | RpcError | bytes | None,
+    *,
+    by_rule: BodyVerdicts | None = None,
 ) -> Verdict:
     """Judge what an MCP upstream answered.
 
@@ -119,7 +132,7 @@ def judge_rpc(
         return REFUSED  # a lost session, a wrong path, a gateway: nothing that runs tools spoke
     if not 200 <= status < 300:
         return judge_status(status, headers)
-    return BUSINESS_NO if isinstance(answer, ToolResult) and answer.is_error else SUCCESS
+    return _judge_result(answer, by_rule) if isinstance(answer, ToolResult) else SUCCESS
 
 
 def judge_failure(error: UpstreamFailed, *, dispatched: bool) -> Verdict:
@@ -133,6 +146,13 @@ def judge_failure(error: UpstreamFailed, *, dispatched: bool) -> Verdict:
     if error.why == "config":
         return Verdict("refused", ran, Counts.NOTHING, "config", config_fault=True)
     return Verdict(label, ran, Counts.FAILURE, error.why)
+
+
+def _judge_result(said: ToolResult, by_rule: BodyVerdicts | None) -> Verdict:
+    own = None
+    if by_rule is not None:
+        own = by_rule.of_result(said.text, said.structured, is_error=said.is_error)
+    return own or (BUSINESS_NO if said.is_error else SUCCESS)
 
 
 def _by_class(status: int, headers: Headers) -> Verdict:

@@ -1,13 +1,15 @@
 """What may a `when:` of the rules say, and what is wrong with this one?
 
-`proxy.core.matchers` says what it means.
+`proxy.core.matchers` says what it means.  A `when` is about requests, whose fields are known, or
+about what an arm answered, which may hold any.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
-from typing import Any, TypeAlias
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, TypeAlias
 
 from proxy.core.patterns import compile_pattern
 from proxy.core.suggest import did_you_mean
@@ -25,12 +27,26 @@ _MAX_DEPTH = 16
 Found: TypeAlias = Iterator[tuple[str, str]]
 
 
+@dataclass(frozen=True, slots=True)
+class _About:
+    """What a `when` looks at."""
+
+    thing: str
+    fault_of: Callable[[object], str]  # of a field's path; "" if there may be such a field
+    is_text: Callable[[str], bool]  # the field at that path can hold nothing but text
+
+
 def faults(when: object) -> list[tuple[str, str]]:
     """All that is wrong with a `when`: (dotted path below it, message); [] if it compiles.
 
     A path may hold field names, which have dots of their own: `any.0.metadata.tier.in`.
     """
-    return list(_of_when(when, "", 0))
+    return list(_of_when(when, "", 0, _REQUESTS))
+
+
+def answer_faults(when: object) -> list[tuple[str, str]]:
+    """The same for a `when` about an arm's answer: any dotted path, any sort of value."""
+    return list(_of_when(when, "", 0, _ANSWERS))
 
 
 def field_paths(when: Mapping[str, Any]) -> frozenset[str]:
@@ -60,39 +76,45 @@ def plain_path(path: str) -> str:
     return path.lower() if path.lower().startswith("header.") else path
 
 
-def _of_when(when: object, at: str, depth: int) -> Found:
+def _of_when(when: object, at: str, depth: int, about: _About) -> Found:
     if not isinstance(when, Mapping):
         yield at, "must be a mapping of fields to values"
     elif not when:
-        yield at, "names no field, so it would match every call"
+        yield at, f"names no field, so it would match every {about.thing}"
     elif depth > _MAX_DEPTH:
         yield at, "is nested too deeply"
     else:
         for key, value in when.items():
-            yield from _of_entry(key, value, _below(at, key), depth)
+            yield from _of_entry(key, value, _below(at, key), depth, about)
 
 
-def _of_entry(key: object, value: object, at: str, depth: int) -> Found:
+def _of_entry(key: object, value: object, at: str, depth: int, about: _About) -> Found:
     if key == "not":
-        yield from _of_when(value, at, depth + 1)
+        yield from _of_when(value, at, depth + 1, about)
     elif key in GROUPS:
         if not isinstance(value, list | tuple) or not value:
             yield at, "must be a list with at least one `when`"
             return
         for index, inner in enumerate(value):
-            yield from _of_when(inner, _below(at, index), depth + 1)
-    elif fault := _of_path(key):
+            yield from _of_when(inner, _below(at, index), depth + 1, about)
+    elif fault := about.fault_of(key):
         yield at, fault
     else:
-        yield from _of_test(value, at, depth, text=not str(key).startswith("metadata."))
+        yield from _of_test(value, at, depth, text=about.is_text(str(key)))
 
 
-def _of_path(key: object) -> str:
+def _fault_of_field(key: object) -> str:
     if not isinstance(key, str):
         return "a field's name must be text"
     if key in FIELDS or (plain_path(key).startswith(FAMILIES) and all(key.split("."))):
         return ""
     return _unknown(key, (*FIELDS, *GROUPS, *FAMILIES), "field")
+
+
+def _fault_of_path(key: object) -> str:
+    if not isinstance(key, str):
+        return "a field's name must be text"
+    return "" if all(key.split(".")) else "is no path: a part of it is empty"
 
 
 def _of_test(value: object, at: str, depth: int, *, text: bool) -> Found:
@@ -160,3 +182,7 @@ def _unknown(name: str, known: tuple[str, ...], what: str) -> str:
 
 def _below(at: str, key: object) -> str:
     return f"{at}.{key}" if at else str(key)
+
+
+_REQUESTS: Final = _About("call", _fault_of_field, lambda path: not path.startswith("metadata."))
+_ANSWERS: Final = _About("answer", _fault_of_path, lambda path: False)

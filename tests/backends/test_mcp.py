@@ -15,7 +15,9 @@ from pydantic import Field
 from backends import mcp as mcp_module
 from backends.base import BackendConfig, ToolConfig
 from backends.mcp import McpBackend
+from proxy.core.body_verdicts import BodyVerdicts
 from proxy.core.model import Call, Counts, Headers, Kind, Outbound, Ran, Reply
+from proxy.core.verdict import FAILED_BODY
 from proxy.errors import ProbeFailed, UpstreamFailed
 from proxy.relay import Sender
 from tests.backends.kit import (
@@ -111,6 +113,18 @@ async def test_a_business_no_is_heard_as_one() -> None:
     assert json.loads(body_of(reply)) == {"success": False, "message": "That time is taken."}
     assert reply.verdict is not None
     assert (reply.verdict.label, reply.verdict.counts) == ("business_no", Counts.SUCCESS)
+
+
+@pytest.mark.parametrize("kind", [Kind.FUNCTION, Kind.TOOLS, Kind.MCP])
+async def test_the_rules_may_read_a_failure_in_what_a_tool_says(kind: Kind) -> None:
+    """Frameworks wrap any exception of a tool as an error that a business "no" would look like."""
+    crashed = {"isError": True, "text": {"prefix": "Error executing tool"}}
+    arm = backend(by_rule=BodyVerdicts([(crashed, FAILED_BODY)]))
+    said = rpc_result(text_result("Error executing tool book: refused", isError=True))
+
+    reply = await ask(make_call(kind), arm=arm, tools_call=said)
+
+    assert reply.verdict is FAILED_BODY
 
 
 async def test_the_era_is_asked_for_once() -> None:

@@ -8,7 +8,9 @@ from mcp_types.jsonrpc import JSONRPCError, JSONRPCResponse
 
 from backends.base import BackendConfig, ToolConfig
 from backends.tools import ToolsBackend
+from proxy.core.body_verdicts import BodyVerdicts
 from proxy.core.model import Counts, Kind
+from proxy.core.verdict import FAILED_BODY
 from tests.backends.kit import (
     ARGUMENTS,
     ScriptedSend,
@@ -117,3 +119,12 @@ async def test_other_mcp_requests_are_unknown_here_and_go_nowhere() -> None:
 
     assert JSONRPCError.model_validate_json(body_of(reply)).error.code == -32601
     assert (silent.status, send.sent) == (202, [])
+
+
+async def test_the_rules_judge_what_the_arm_said_not_what_an_mcp_caller_hears() -> None:
+    by_rule = BodyVerdicts([({"data.status": "down"}, FAILED_BODY)])
+    said = json_reply({"success": True, "data": {"status": "down"}})
+
+    reply = await backend(by_rule=by_rule).handle(make_call(Kind.MCP), ScriptedSend(said))
+
+    assert reply.verdict is FAILED_BODY

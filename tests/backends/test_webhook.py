@@ -10,7 +10,9 @@ from retell.lib.webhook_auth import symmetric
 from backends import webhook
 from backends.base import BackendConfig, ToolConfig
 from backends.webhook import WebhookBackend
+from proxy.core.body_verdicts import BodyVerdicts
 from proxy.core.model import Call, Counts, Kind
+from proxy.core.verdict import BUSINESS_NO
 from proxy.errors import UpstreamFailed
 from tests.backends.kit import (
     ARGUMENTS,
@@ -284,6 +286,16 @@ async def test_nothing_is_kept_where_nothing_is_signed() -> None:
     await arm.handle(started(), send)
 
     assert await composed_call(arm) == {"call_id": "call_1"}
+
+
+async def test_the_rules_judge_what_the_arm_said_not_what_an_mcp_caller_hears() -> None:
+    by_rule = BodyVerdicts([({"ok": {"in": [False]}}, BUSINESS_NO)])
+    arm, said = backend(by_rule=by_rule), json_reply({"ok": False})
+
+    reply = await arm.handle(mcp_call(), ScriptedSend(said))
+
+    assert reply.verdict is BUSINESS_NO
+    assert json.loads(body_of(reply))["result"]["isError"] is True
 
 
 async def test_an_upstreams_failure_passes_through() -> None:

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from proxy.core.body_verdicts import BodyVerdicts
 from proxy.core.dialects.jsonrpc import RpcError, ToolResult
 from proxy.core.model import Counts, Headers, Ran, Verdict
 from proxy.core.verdict import (
@@ -235,6 +236,53 @@ def test_nothing_that_is_delivered_may_also_be_rescued(
     if verdict.counts is Counts.FAILURE:
         assert not verdict.config_fault
         assert verdict.ran is not Ran.YES
+
+
+# What the rules read.
+
+BY_RULE = BodyVerdicts(
+    [
+        ({"error.code": "SLOT_TAKEN"}, BUSINESS_NO),
+        ({"error": {"exists": True}}, FAILED_BODY),
+        ({"isError": True, "text": {"prefix": "Traceback"}}, FAILED_BODY),
+    ]
+)
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        (b'{"error":{"code":"SLOT_TAKEN"}}', BUSINESS_NO),
+        (b'{"error":{"code":"SLOT_TAKEN"},"success":false,"status_code":500}', BUSINESS_NO),
+        (b'{"error":{"code":"E2"},"success":true}', FAILED_BODY),
+        (b'{"success":false,"status_code":500}', FAILED_BODY),
+        (b'{"success":false}', BUSINESS_NO),
+        (b"{}", SUCCESS),
+    ],
+)
+def test_the_rules_outrank_what_we_know_to_read(body: bytes, expected: Verdict) -> None:
+    assert judge_reply(200, [], body, by_rule=BY_RULE) is expected
+    assert judge_reply(200, [], gzip.compress(body), by_rule=BY_RULE) is expected
+
+
+def test_the_rules_read_no_body_under_a_failed_status() -> None:
+    body = b'{"error":{"code":"SLOT_TAKEN"}}'
+
+    assert judge_reply(500, [], body, by_rule=BY_RULE) is FAILED_STATUS
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        (ToolResult("Traceback ...", is_error=True), FAILED_BODY),
+        (ToolResult("Taken.", is_error=True), BUSINESS_NO),
+        (ToolResult("", b'{"error":{"code":"SLOT_TAKEN"}}'), BUSINESS_NO),
+        (ToolResult('{"error":1}'), FAILED_BODY),
+        (ToolResult("fine"), SUCCESS),
+    ],
+)
+def test_the_rules_read_a_tools_result(said: ToolResult, expected: Verdict) -> None:
+    assert judge_rpc(200, [], said, by_rule=BY_RULE) is expected
 
 
 # No answer.

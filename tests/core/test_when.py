@@ -6,8 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.core.matchers import compile_when
-from proxy.core.when import faults, field_paths, of_request, uses_request_fields
+from proxy.core.matchers import compile_answer_when, compile_when
+from proxy.core.when import (
+    answer_faults,
+    faults,
+    field_paths,
+    of_request,
+    uses_request_fields,
+)
 
 GOOD: list[dict[str, Any]] = [
     {"agent_id": "agent_staging"},
@@ -122,6 +128,39 @@ def test_tool_and_header_belong_to_a_request(when: dict[str, Any], expected: boo
     assert any(map(of_request, field_paths(when))) is expected
 
 
+@pytest.mark.parametrize(
+    "when",
+    [
+        {"status": "error"},
+        {"error.code": {"in": [500, "E5", True]}},
+        {"Header.X": 7},
+        {"any": [{"checks.mcp_tools.status": "degraded"}, {"not": {"items.0.ok": True}}]},
+    ],
+)
+def test_an_answer_may_hold_any_field_and_any_value(when: dict[str, Any]) -> None:
+    assert answer_faults(when) == []
+    assert compile_answer_when(when)({}) in (True, False)
+
+
+@pytest.mark.parametrize(
+    ("when", "path", "part"),
+    [
+        ({}, "", "every answer"),
+        ({7: "x"}, "7", "must be text"),
+        ({"a..b": 1}, "a..b", "part of it is empty"),
+        ({"": 1}, "", "part of it is empty"),
+        ({"a": None}, "a", "exists: false"),
+        ({"any": [{"a": {"in": "x"}}]}, "any.0.a.in", "must be a list"),
+        ({"a": {"regex": "("}}, "a.regex", "no regular expression"),
+    ],
+)
+def test_faults_of_a_when_about_answers(when: Any, path: str, part: str) -> None:
+    ((at, message),) = answer_faults(when)
+
+    assert at == path
+    assert part in message
+
+
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
     lambda inner: (
@@ -141,3 +180,5 @@ JSON = st.recursive(
 def test_whatever_is_written_either_has_faults_or_works(when: Any) -> None:
     if not faults(when):
         assert compile_when(when)({"agent_id": "x", "tool": 7}) in (True, False)
+    if not answer_faults(when):
+        assert compile_answer_when(when)({"agent_id": "x", "tool": 7}) in (True, False)

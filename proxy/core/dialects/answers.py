@@ -9,6 +9,7 @@ import msgspec
 import orjson
 from msgspec import Raw
 
+from proxy.core.body_verdicts import BodyVerdicts
 from proxy.core.dialects import function, jsonrpc, schema, sse, tools
 from proxy.core.dialects.headers import for_new_answer
 from proxy.core.dialects.jsonrpc import ToolResult
@@ -84,14 +85,19 @@ def _is_json(text: bytes) -> bool:
 
 
 def as_rpc(
-    call: Call, rpc_id: bytes, reply: Reply, body: bytes, output_schema: Mapping[str, Any] | None
+    call: Call,
+    rpc_id: bytes,
+    reply: Reply,
+    body: bytes,
+    output_schema: Mapping[str, Any] | None,
+    by_rule: BodyVerdicts | None = None,
 ) -> Reply:
     """An arm's HTTP answer for an MCP caller, always with a status that its body explains.
 
     The verdict is that of the answer itself: rendered, a failure and a business "no" look alike.
     A status that fails is left to be judged by whoever knows what the arm promises of it.
     """
-    verdict = judge_reply(reply.status, reply.headers, body)
+    verdict = judge_reply(reply.status, reply.headers, body, by_rule=by_rule)
     if verdict.delivers:
         # Of the verdict, because a "no" in the body and one in the status sound alike here.
         said_no = verdict.label == "business_no"
