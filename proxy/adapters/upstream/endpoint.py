@@ -27,6 +27,8 @@ class Endpoint:
     authority: str
     path: str = ""
     connections: int = 256
+    queue: int = 128  # exchanges that may wait for a connection
+    queue_timeout: float = 0.1
     connect_timeout: float = 0.25
     keepalive: float = 4.0
     buffer: int = 262_144  # answers up to this size come whole

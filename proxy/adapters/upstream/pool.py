@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import socket
 
 from proxy.adapters.turn import Turn
@@ -12,6 +13,7 @@ from proxy.adapters.upstream.dial import Dialer
 from proxy.adapters.upstream.endpoint import Endpoint
 from proxy.adapters.upstream.resolver import Address, Lookup, Resolver
 from proxy.adapters.upstream.sweep import Sweep
+from proxy.adapters.upstream.waiting import Waiting
 from proxy.adapters.upstream.wire import host_line, request_head
 from proxy.core.model import Headers, Outbound, Reply
 from proxy.errors import UpstreamFailed
@@ -21,7 +23,9 @@ from proxy.ports import Clock
 class HttpUpstream:
     """A pool of HTTP/1.1 connections to one endpoint (`proxy.ports.Upstream`).
 
-    The last used connection is used first, so that idle ones grow old and close.
+    The last used connection is used first, so that idle ones grow old and close.  While every
+    connection is in use, exchanges wait in line; then none is idle, and none comes free but for
+    the first in line.
     """
 
     def __init__(
@@ -42,6 +46,7 @@ class HttpUpstream:
         self._idle: list[Connection] = []  # the oldest first
         self._busy: set[Connection] = set()
         self._ending: set[Connection] = set()  # dropped, transport not gone yet
+        self._waiting: Waiting[Connection | None] = Waiting(endpoint.queue)
         self._turn = Turn()
         self._opening = 0
         self._watched = False
@@ -59,6 +64,16 @@ class HttpUpstream:
         """Connections that wait for an exchange."""
         return len(self._idle)
 
+    @property
+    def waiting(self) -> int:
+        """Exchanges that wait for a connection."""
+        return len(self._waiting.line)
+
+    @property
+    def full_total(self) -> int:
+        """Exchanges that got no connection because all were in use."""
+        return self._waiting.turned_away
+
     async def send(
         self,
         outbound: Outbound,
@@ -74,9 +89,9 @@ class HttpUpstream:
         Answers up to `buffer` bytes (the endpoint's by default) come whole; 0 streams at once.
         """
         head = request_head(outbound, extra, self._host)
+        again = False
         while True:
-            kept = self._take(deadline)
-            connection = kept or await self._open(deadline)
+            connection = self._take(deadline) or await self._open(deadline, again=again)
             waiter = connection.start(
                 head,
                 outbound.body,
@@ -89,8 +104,9 @@ class HttpUpstream:
             try:
                 return await waiter
             except Unsent:
-                if kept is None:
+                if not connection.expires:  # It was new: it would be tried for ever.
                     raise UpstreamFailed("connect", "closed at once", sent=False) from None
+                again = True
             except asyncio.CancelledError:
                 connection.leave(waiter)
                 _answered_nobody(waiter)
@@ -100,11 +116,11 @@ class HttpUpstream:
 
     async def connect(self, *, deadline: float) -> None:
         """Open (or reuse) one connection and send nothing."""
-        kept = self._take(deadline)
-        while kept is not None and not kept.quiet():
-            kept.drop()
-            kept = self._take(deadline)
-        self.released(kept or await self._open(deadline))
+        connection = self._take(deadline) or await self._open(deadline)
+        while connection.expires and not connection.quiet():
+            connection.drop()
+            connection = self._take(deadline) or await self._open(deadline, again=True)
+        self.released(connection)
 
     def retire(self) -> None:
         """Keep no connection after its exchange; who still sends here is served all the same."""
@@ -117,6 +133,7 @@ class HttpUpstream:
         self.retire()
         await self._emptied(grace)
         self._closed = True
+        self._waiting.dismiss("connect", "this side is closed")
         for connection in tuple(self._busy):
             connection.close()
         await self._emptied(1.0)
@@ -142,23 +159,67 @@ class HttpUpstream:
             connection.drop()
         return None
 
-    async def _open(self, deadline: float) -> Connection:
+    async def _open(self, deadline: float, *, again: bool = False) -> Connection:
+        """A new connection, or if there may be no more of them the first that comes free.
+
+        `again`: it was its turn before.
+        """
         self._check_open()
-        if self.busy >= self.endpoint.connections:
-            raise UpstreamFailed("full", "every connection is in use", sent=False)
-        self._opening += 1
+        if self.busy < self.endpoint.connections:
+            self._opening += 1
+        elif (freed := await self._wait(deadline, again=again)) is not None:
+            return freed
+        return await self._dial(deadline)
+
+    async def _wait(self, deadline: float, *, again: bool) -> Connection | None:
+        """A connection that came free; or None, the place of one, which counts as opening."""
+        while True:
+            until = min(deadline, self._clock.now() + self.endpoint.queue_timeout)
+            waiter = self._waiting.join(until, first=again)
+            try:
+                freed = await waiter
+            except asyncio.CancelledError:
+                self._waiting.leave(waiter)
+                if not waiter.cancelled() and waiter.exception() is None:
+                    self._pass_on(waiter.result())
+                raise
+            if self._clock.now() >= deadline:
+                self._pass_on(freed)
+                raise self._waiting.full("no connection came free in time")
+            if freed is None or (freed.usable() and not freed.retired):
+                return freed
+            freed.drop()
+            again = True
+
+    def _pass_on(self, freed: Connection | None) -> None:
+        """Give what came free to the next; whose turn it was has gone."""
+        if freed is None:
+            self._opening -= 1
+            self._free()
+        elif freed.usable():
+            self.released(freed)
+        else:
+            freed.drop()
+
+    async def _dial(self, deadline: float) -> Connection:
+        """A new connection, which counts as opening already."""
         try:
+            self._check_open()
             patience = min(deadline - self._clock.now(), self.endpoint.connect_timeout)
             connection = await self._dialer.open(self._make, patience)
-        finally:
+        except BaseException:
             self._opening -= 1
-            self._tell_empty()
+            self._free()
+            raise
+        self._opening -= 1
         self.opened_total += 1
         self._busy.add(connection)
+        connection.retired = not self._resolver.knows(connection.address)
         if self._closed:
             connection.drop()
         if connection.gone:
             self._busy.discard(connection)
+            self._free()
             raise UpstreamFailed("connect", "closed at once", sent=False)
         if self._clock.now() >= deadline:
             self.released(connection)
@@ -174,11 +235,14 @@ class HttpUpstream:
 
     def released(self, connection: Connection) -> None:
         """Keep a connection for the next exchange."""
-        if self._draining:
+        if self._draining or connection.retired:
             connection.drop()
             return
-        self._busy.discard(connection)
         connection.expires = self._clock.now() + self.endpoint.keepalive
+        if self._waiting.line and self._waiting.serve(connection):
+            connection.deadline = math.inf  # Busy still, and between two exchanges.
+            return
+        self._busy.discard(connection)
         self._idle.append(connection)
 
     def dropped(self, connection: Connection) -> None:
@@ -187,6 +251,8 @@ class HttpUpstream:
         if connection in self._idle:
             self._idle.remove(connection)
         self._ending.add(connection)
+        if self._waiting.line:
+            self._free()
 
     def lost(self, connection: Connection) -> None:
         """The transport is gone, nothing of the connection is left."""
@@ -199,6 +265,8 @@ class HttpUpstream:
             connection.overdue(now)
         while self._idle and self._idle[0].expires <= now:
             self._idle[0].drop()
+        if self._waiting.line:
+            self._waiting.expire(now)
         self._resolver.refresh()
         self._watched = bool(self._busy or self._idle or self._opening)
         return self._watched
@@ -209,6 +277,13 @@ class HttpUpstream:
             connection.retired = connection.address not in addresses
         for connection in [one for one in self._idle if one.retired]:
             connection.drop()
+
+    def _free(self) -> None:
+        """A place is free: whoever is first in line may open a connection."""
+        while self._waiting.line and self.busy < self.endpoint.connections:
+            if self._waiting.serve(None):
+                self._opening += 1
+        self._tell_empty()
 
     async def _emptied(self, patience: float) -> None:
         """Wait until no connection is left, for so long."""

@@ -69,6 +69,10 @@ class Resolver:
         self._running = loop.run_in_executor(None, self._look)
         self._running.add_done_callback(self._learn)
 
+    def knows(self, address: Address) -> bool:
+        """It is one of the latest."""
+        return address in self._known
+
     def distrust(self) -> None:
         """No address answered: ask again before the next connect, but not in a storm."""
         if self._stale_at != _NEVER:

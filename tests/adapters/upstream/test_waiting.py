@@ -35,14 +35,14 @@ async def test_a_full_line_turns_away_at_once_and_unsent() -> None:
     line.join(LATER)
     with pytest.raises(UpstreamFailed) as caught:
         line.join(LATER)
-    assert (caught.value.why, caught.value.sent, len(line)) == ("full", False, 1)
+    assert (caught.value.why, caught.value.sent, len(line.line)) == ("full", False, 1)
 
 
 async def test_without_room_nobody_waits() -> None:
     line: Waiting[str] = Waiting(0)
     with pytest.raises(UpstreamFailed):
         line.join(LATER)
-    assert not line
+    assert not line.line
 
 
 async def test_who_got_something_useless_comes_next_even_into_a_full_line() -> None:
@@ -70,7 +70,7 @@ async def test_what_is_handed_out_passes_over_who_was_cancelled() -> None:
     first.cancel()
     assert line.serve("a")
     assert await heard(second) == "a"
-    assert not line
+    assert not line.line
 
 
 async def test_time_ends_for_each_on_its_own() -> None:
@@ -78,9 +78,10 @@ async def test_time_ends_for_each_on_its_own() -> None:
     late, soon, cancelled = line.join(9.0), line.join(5.0), line.join(5.0)
     cancelled.cancel()
     line.expire(4.9)
-    assert len(line) == 3
+    assert len(line.line) == 3
     line.expire(5.0)
-    assert (failure(soon).why, failure(soon).sent, len(line)) == ("full", False, 1)
+    assert (failure(soon).why, failure(soon).sent, len(line.line)) == ("full", False, 1)
+    assert line.turned_away == 2
     line.serve("a")
     assert await heard(late) == "a"
 
@@ -90,4 +91,4 @@ async def test_a_closing_pool_tells_everybody_who_waits() -> None:
     waiters = [line.join(LATER) for _ in range(2)]
     line.dismiss("connect", "closed")
     assert [failure(waiter).why for waiter in waiters] == ["connect", "connect"]
-    assert not line
+    assert not line.line
