@@ -110,7 +110,7 @@ def test_a_word_that_old_yaml_would_guess_at_is_a_type_fault(word: str) -> None:
 
 
 def test_warnings_do_not_stop_rules() -> None:
-    text = FINE + "tools: {book: {invalidates: [slots]}}\n"
+    text = FINE + "tools: {book: {stale_if_error: 1m}}\n"
     loaded = parse(text, {"MCP_ROLOUT_PERCENTAGE": "5", "MCP_SERVICE_HOST": "10.0.0.1"})
 
     assert [warning.line for warning in loaded.warnings] == [4, 0]

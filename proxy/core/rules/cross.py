@@ -8,6 +8,7 @@ from proxy.core.matchers import faults as when_faults
 from proxy.core.matchers import uses_request_fields
 from proxy.core.model import Effect
 from proxy.core.rules.arm import Backend
+from proxy.core.rules.caching import of_caching
 from proxy.core.rules.finding import Finding, Path
 from proxy.core.rules.model import Rules
 from proxy.core.rules.split import Override
@@ -26,6 +27,7 @@ def contradictions(rules: Rules) -> list[Finding]:
         *_of_overrides(rules),
         *_of_backends(rules),
         *_of_tools(rules),
+        *of_caching(rules),
     ]
 
 
@@ -121,13 +123,7 @@ def _of_signing(rules: Rules, path: Path, backend: Backend) -> Iterator[Finding]
 
 
 def _of_tools(rules: Rules) -> Iterator[Finding]:
-    named = rules.tools.keys() - {DEFAULT}
     for tool, entry in rules.tools.items():
-        for index, other in enumerate(entry.invalidates):
-            if other not in named:
-                hint = did_you_mean(other, named)
-                message = f"no tool is named '{other}' here: it has nothing to drop"
-                yield Finding(("tools", tool, "invalidates", index), message, hint, warning=True)
         for arm in entry.names:
             if arm not in rules.backends:
                 hint = did_you_mean(arm, rules.backends)

@@ -22,6 +22,7 @@ NOT_YET = frozenset(
         "tools.*.say_done",
         "tools.*.cache",
         "tools.*.cache_key",
+        "tools.*.stale_if_error",
         "tools.*.replay_for",
         "tools.*.invalidates",
         "tools.*.description",

@@ -60,6 +60,9 @@ class ToolEntry(Section):
     cache_key: Annotated[tuple[str, ...], AsTuple] | None = Field(
         None, description="Dotted paths that share an answer; left out: this call only."
     )
+    stale_if_error: DurationOrZero | None = Field(
+        None, description="Beyond `cache`: how long its answer is better than the last answer."
+    )
     invalidates: Annotated[tuple[str, ...], AsTuple] = Field(
         (), description="Tools whose kept answers its success drops."
     )
@@ -107,6 +110,7 @@ class Tool:
     replay_for: float
     cache: float | None
     cache_key: tuple[str, ...] | None
+    stale_if_error: float | None
     invalidates: tuple[str, ...]
     names: Mapping[str, str]
     description: str | None

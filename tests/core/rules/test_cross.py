@@ -126,13 +126,10 @@ def test_a_webhook_without_a_key_to_sign_with_is_a_warning() -> None:
     assert found(backends=entries | {"mcp": {"handler": "webhook", "url": "http://b/"}}) == []
 
 
-def test_a_tool_can_only_drop_answers_of_a_tool_that_is_named() -> None:
+def test_what_is_said_of_kept_answers_is_looked_at_too() -> None:
     tools = {"get_slots": {"effect": "read"}, "book": {"invalidates": ["get_slots", "get_slot"]}}
-    (finding,) = found(tools=tools)
 
-    assert finding.warning
-    assert finding.dotted == "tools.book.invalidates.1"
-    assert finding.hint == "did you mean 'get_slots'?"
+    assert [path for path, _ in told(tools=tools)] == ["tools.book.invalidates.1"]
 
 
 def test_a_tools_name_is_for_an_arm_that_exists() -> None:
