@@ -18,6 +18,7 @@ class Upstream:
     def __init__(self, failure: UpstreamFailed | None = None) -> None:
         self.failure = failure
         self.sent: list[tuple[Headers, float, float]] = []
+        self.lates: list[Callable[[], bool] | None] = []
 
     async def send(
         self,
@@ -30,6 +31,7 @@ class Upstream:
         late: Callable[[], bool] | None = None,
     ) -> Reply:
         self.sent.append((extra, deadline, linger))
+        self.lates.append(late)
         if self.failure:
             raise self.failure
         return Reply(200)
@@ -63,6 +65,50 @@ async def test_a_dispatching_leg_that_failed_was_begun_all_the_same() -> None:
         await send(OUT)
 
     assert send.dispatched
+
+
+class Asked:
+    """A `late` hook: says what it was made to say, and counts."""
+
+    def __init__(self, says: bool = True) -> None:
+        self.says = says
+        self.times = 0
+
+    def __call__(self) -> bool:
+        self.times += 1
+        return self.says
+
+
+async def test_only_a_leg_that_can_run_the_tool_may_be_late() -> None:
+    upstream, asked = Upstream(), Asked()
+    send = Sender(upstream, [], deadline=9.0, linger=30.0, late=asked)
+
+    await send(OUT, dispatches=False)
+    await send(OUT)
+
+    first, second = upstream.lates
+    assert first is None
+    assert second is not None
+    assert second()
+
+
+async def test_without_a_time_to_linger_nothing_is_late() -> None:
+    upstream = Upstream()
+    await Sender(upstream, [], deadline=9.0, linger=0.0, late=Asked())(OUT)
+
+    assert upstream.lates == [None]
+
+
+@pytest.mark.parametrize("says", [True, False])
+async def test_an_attempt_is_asked_once_and_that_holds_for_all_of_its_legs(says: bool) -> None:
+    """Two may be under way at once."""
+    upstream, asked = Upstream(), Asked(says)
+    send = Sender(upstream, [], deadline=9.0, linger=30.0, late=asked)
+    await send(OUT)
+    await send(OUT)
+
+    assert [late() for late in upstream.lates if late is not None] == [says, says]
+    assert asked.times == 1
 
 
 class Ends:
@@ -213,6 +259,106 @@ async def test_a_late_stream_of_a_write_keeps_its_connection_for_a_while() -> No
     await stream.ended.wait()
 
 
+class Slow(Silent):
+    """A stream that gives a chunk, and another one once it may go on, and then ends."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.go = asyncio.Event()
+        self.asked = 0
+
+    async def __anext__(self) -> bytes:
+        self.asked += 1
+        if self.asked == 2:
+            await self.go.wait()
+            return b"two"
+        if self.asked == 3:
+            raise StopAsyncIteration
+        return b"one"
+
+
+class Going(Asked):
+    """Lets a stream go on when asked."""
+
+    def __init__(self, stream: Slow) -> None:
+        super().__init__()
+        self._stream = stream
+
+    def __call__(self) -> bool:
+        self._stream.go.set()
+        return super().__call__()
+
+
+def later(body: AsyncIterator[bytes], late: Asked, *, seconds: float, linger: float) -> Sender:
+    deadline = asyncio.get_running_loop().time() + seconds
+    return Sender(Streaming(body), [], deadline=deadline, linger=linger, late=late)
+
+
+@pytest.mark.parametrize("seconds", [0.02, 0.0], ids=["it passes", "it has passed"])
+async def test_a_stream_is_read_past_its_deadline_by_who_waits_on(seconds: float) -> None:
+    stream = Slow()
+    asked = Going(stream)
+    reply = await later(stream, asked, seconds=seconds, linger=30.0)(WHOLE)
+
+    assert not isinstance(reply.body, bytes)
+    assert [chunk async for chunk in reply.body] == [b"one", b"two"]
+    await close(reply.body)
+    assert (asked.times, stream.closed) == (1, True)
+
+
+async def test_waiting_on_for_a_stream_has_an_end_and_so_has_its_connection() -> None:
+    stream, asked = Silent(), Asked()
+    reply = await later(stream, asked, seconds=0.0, linger=0.02)(WHOLE)
+
+    assert not isinstance(reply.body, bytes)
+    with pytest.raises(UpstreamFailed) as caught:
+        [chunk async for chunk in reply.body]
+    await close(reply.body)
+
+    assert (caught.value.why, caught.value.sent) == ("timeout", True)
+    assert (asked.times, stream.closed) == (1, True)
+
+
+async def test_a_stream_that_nobody_waits_on_for_keeps_its_connection_for_a_while() -> None:
+    stream, asked = Silent(), Asked(False)
+    reply = await later(stream, asked, seconds=0.0, linger=0.02)(WHOLE)
+
+    assert not isinstance(reply.body, bytes)
+    with pytest.raises(UpstreamFailed) as caught:
+        [chunk async for chunk in reply.body]
+    await close(reply.body)
+
+    assert caught.value.why == "timeout"
+    assert (asked.times, stream.closed) == (1, False)
+    await stream.ended.wait()
+
+
+async def test_an_attempt_that_was_late_for_its_head_is_not_asked_again_for_its_body() -> None:
+    class LateHead(Streaming):
+        async def send(self, outbound: Outbound, extra: Headers, **more: Any) -> Reply:
+            assert more["late"]()
+            return await super().send(outbound, extra)
+
+    stream = Slow()
+    asked = Going(stream)
+    deadline = asyncio.get_running_loop().time()
+    send = Sender(LateHead(stream), [], deadline=deadline, linger=30.0, late=asked)
+    reply = await send(WHOLE)
+
+    assert not isinstance(reply.body, bytes)
+    assert [chunk async for chunk in reply.body] == [b"one", b"two"]
+    assert asked.times == 1
+
+
+async def test_a_stream_that_ends_in_time_asks_nobody() -> None:
+    asked = Asked()
+    reply = await later(Chunks(b"a", b"b"), asked, seconds=30.0, linger=30.0)(WHOLE)
+
+    assert not isinstance(reply.body, bytes)
+    assert [chunk async for chunk in reply.body] == [b"a", b"b"]
+    assert asked.times == 0
+
+
 async def test_a_stream_in_time_is_read_and_closed_as_ever() -> None:
     chunks = Chunks(b"a", b"b")
     send = Sender(Streaming(chunks), [], deadline=float("inf"), linger=30.0)
@@ -255,3 +401,9 @@ async def test_a_reader_who_leaves_gives_the_upstream_its_time_to_finish() -> No
     assert ends.seen == [(None, False)]
     assert not stream.closed
     await stream.ended.wait()
+
+
+async def test_an_answer_that_came_whole_needs_no_bound() -> None:
+    reply = await Sender(Upstream(), [], deadline=0.0, linger=30.0, late=Asked())(WHOLE)
+
+    assert reply.body == b""
