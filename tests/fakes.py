@@ -173,6 +173,12 @@ class FakeWatch:
     def last_answered(self, kind: Kind) -> None:
         self.told.append(("last_answer", kind))
 
+    def replayed(self, kind: str) -> None:
+        self.told.append(("replayed", kind))
+
+    def answered_late(self, arm: str, verdict: Verdict) -> None:
+        self.told.append(("late", (arm, verdict)))
+
     def breaker_changed(self, arm: str, transition: Transition) -> None:
         self.told.append(("breaker", (arm, transition)))
 

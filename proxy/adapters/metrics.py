@@ -36,6 +36,10 @@ class Metrics:
         self.rescues = c(
             "rescues", "Answers that came from the other arm, by the arm that failed.",
             "from", "reason")  # fmt: skip
+        self.replays = c("replays", "Answers given again instead of running it again.", "kind")
+        self.late_answers = c(
+            "late_answers", "Writes that ended after their caller could wait no longer.",
+            "arm", "verdict")  # fmt: skip
         self.breaker_transitions = c(
             "breaker_transitions", "Changes of an arm's breaker.", "arm", "from", "to"
         )

@@ -12,7 +12,7 @@ from structlog.typing import FilteringBoundLogger
 from proxy.adapters.metrics import Metrics
 from proxy.core.breaker import Transition
 from proxy.core.exchange import Attempt, Exchange
-from proxy.core.model import TOOL_KINDS, Kind
+from proxy.core.model import TOOL_KINDS, Kind, Verdict
 
 CODE_CLASSES = {n: f"{n}xx" for n in range(1, 6)}
 REMIND_SECONDS = 60
@@ -103,6 +103,13 @@ class Watcher:
 
     def last_answered(self, kind: Kind) -> None:
         self.metrics.last_answers[kind,] += 1
+
+    def replayed(self, kind: str) -> None:
+        self.metrics.replays[kind,] += 1
+
+    def answered_late(self, arm: str, verdict: Verdict) -> None:
+        self.metrics.late_answers[arm, verdict.label] += 1
+        self.log.info("write_ended_late", arm=arm, verdict=verdict.label)
 
     def breaker_changed(self, arm: str, transition: Transition) -> None:
         before, after = transition.before, transition.after
