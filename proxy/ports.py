@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from backends.base import Backend
@@ -11,7 +11,8 @@ from proxy.core.arm_breaker import ArmBreaker
 from proxy.core.body_verdicts import BodyVerdicts
 from proxy.core.breaker import Transition
 from proxy.core.exchange import Attempt, Exchange
-from proxy.core.model import Headers, Kind, Outbound, Reply
+from proxy.core.model import Call, Headers, Kind, Outbound, Reply, Verdict
+from proxy.core.outbox import Entry, Letter
 
 
 class Clock(Protocol):
@@ -100,6 +101,7 @@ class Arm:
     not_executed: frozenset[int] = frozenset()  # statuses that promise the tool did not run
     by_rule: BodyVerdicts | None = None  # what the rules read in its bodies, for `judge_reply`
     in_process: bool = False  # runs here: its waits are not bounded by the upstream's deadline
+    sign: bytes | None = field(default=None, repr=False)  # Retell key for what we send ourselves
 
 
 class Watch(Protocol):
@@ -131,3 +133,58 @@ class Watch(Protocol):
 
     def crashed(self, where: str, error: BaseException) -> None:
         """A bug of ours or of a user's backend; the caller heard the last answer."""
+
+
+class Outbox(Protocol):
+    """Where events wait that no arm takes; an outage reads as "not kept"."""
+
+    def has_queue(self, call_id: str | None) -> bool:
+        """Events of this call wait here: a later one joins them, and no arm is asked before."""
+
+    async def take(self, call: Call, arm: str, *, until: float) -> Reply | None:
+        """Keep an event or alert meant for `arm`; its answer, once it is safe.
+
+        None if it could not be kept, or not by `until` (clock seconds; it has a moment in any
+        case).  It may then be delivered all the same.
+        """
+
+
+class OutboxEar(Protocol):
+    """Who hears what a store tells of its own accord."""
+
+    def replaced(self, entries: Sequence[Entry]) -> None:
+        """These are all there are, in their order: at start, and after a fault."""
+
+    def changed(self, id: int, entry: Entry | None) -> None:
+        """Somebody else added or changed an entry; None: it is gone."""
+
+    def failed(self, why: str) -> None:
+        """The store cannot be used; it goes on trying."""
+
+
+class OutboxStore(Protocol):
+    """Where an outbox is kept; every outage reads as `StoreFailed`, and nothing was done."""
+
+    name: str
+
+    @property
+    def leading(self) -> bool:
+        """This process is the one that delivers."""
+
+    async def run(self, ear: OutboxEar) -> None:
+        """Open it, keep it open, tell `ear` what changes; until cancelled."""
+
+    async def put(self, entry: Entry, letter: Letter) -> Entry:
+        """Keep both; the entry with its number, once they are as safe as they ever are."""
+
+    async def letter(self, id: int) -> Letter | None:
+        """The letter of that entry; None if it is gone or damaged."""
+
+    async def update(self, entry: Entry) -> None:
+        """Keep what an entry has become."""
+
+    async def remove(self, id: int) -> None:
+        """Forget an entry and its letter."""
+
+    async def aclose(self) -> None:
+        """Finish what was begun and let go; `run` is over."""

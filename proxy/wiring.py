@@ -199,6 +199,7 @@ class Wiring:
         token = self._maybe(force.token) if force is not None else None
         return EdgeRules(
             auth=policy,
+            sign=config.sign,
             allow=Networks.of(auth.allow),
             trusted=Networks.of(listen.trusted_proxies),
             body_limit=listen.body_limit,

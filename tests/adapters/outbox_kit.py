@@ -1,0 +1,94 @@
+"""Events for the tests of the outbox's stores, and a process that keeps them."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import structlog
+
+from proxy.adapters.outbox_store import SqliteOutbox
+from proxy.core.model import Call, Head, Kind
+from proxy.core.outbox import Entry, Letter, entry_of, letter_of
+
+WALL = 1_767_225_600_000
+
+
+def call(number: int = 1, call_id: str | None = "call_7", size: int = 0) -> Call:
+    body = b'{"n":%d,"pad":"%b"}' % (number, b"x" * size)
+    headers = [(b"Content-Type", b"application/json"), (b"X-Retell-Signature", b"v=1,d=2")]
+    named = {name.lower(): value for name, value in headers}
+    head = Head("POST", "/retell", "", named, headers, b"h", "192.0.2.1", False, "/retell")
+    return Call(Kind.EVENT, head, body, call_id, event="call_ended")
+
+
+def event(number: int = 1, call_id: str | None = "call_7", size: int = 0) -> tuple[Entry, Letter]:
+    one = call(number, call_id, size)
+    return entry_of(one, "webhook", WALL + number), letter_of(one)
+
+
+class Ear:
+    """Hears a store, and remembers."""
+
+    def __init__(self) -> None:
+        self.entries: dict[int, Entry] = {}
+        self.replacements = 0
+        self.failures: list[str] = []
+        self.news = asyncio.Event()
+
+    def replaced(self, entries: Sequence[Entry]) -> None:
+        self.entries = {entry.id: entry for entry in entries}
+        self.replacements += 1
+        self.news.set()
+
+    def changed(self, id: int, entry: Entry | None) -> None:
+        if entry is None:
+            self.entries.pop(id, None)
+        else:
+            self.entries[id] = entry
+        self.news.set()
+
+    def failed(self, why: str) -> None:
+        self.failures.append(why)
+        self.news.set()
+
+    async def hears(self) -> None:
+        """Wait for the next news."""
+        async with asyncio.timeout(20):
+            await self.news.wait()
+        self.news.clear()
+
+
+async def keep_on(path: Path) -> None:
+    """Keep events for ever, and forget every fourth: say so once it is done, never before."""
+    store, ear = SqliteOutbox(path, wall_ms=lambda: WALL, log=structlog.get_logger()), Ear()
+    running = asyncio.ensure_future(store.run(ear))
+    await ear.hears()
+
+    def say(what: str) -> None:
+        os.write(
+            sys.stdout.fileno(), f"{what}\n".encode()
+        )  # Without a buffer, or it tells too late.
+
+    async def one(worker: int, number: int) -> None:
+        kept = await store.put(*event(number, f"call_{worker}", size=(number * 997) % 20_000))
+        say(f"kept {kept.id} {number} {worker}")
+        if number % 4 == 0:
+            await store.remove(kept.id)
+            say(f"gone {kept.id}")
+
+    async def work(worker: int) -> None:
+        number = 0
+        while True:
+            number += 1
+            await one(worker, number)
+
+    say("begun")
+    await asyncio.gather(running, *(work(worker) for worker in range(8)))
+
+
+if __name__ == "__main__":
+    asyncio.run(keep_on(Path(sys.argv[1])))
