@@ -11,6 +11,7 @@ from proxy.core.rules.limits import Limits
 from proxy.core.rules.listen import Admin, Listen
 from proxy.core.rules.metrics import Metrics
 from proxy.core.rules.model import Rules
+from proxy.core.rules.outbox import Outbox
 from proxy.core.rules.parse import Address
 from proxy.core.rules.rollout import Guardrails, Rollout, Signals
 from proxy.core.rules.secret import SecretRef
@@ -32,6 +33,7 @@ __all__ = [
     "Limits",
     "Listen",
     "Metrics",
+    "Outbox",
     "Override",
     "Requirement",
     "Rollout",

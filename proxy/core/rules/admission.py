@@ -44,7 +44,11 @@ def start_faults(rules: Rules, have_secret: HaveSecret) -> list[str]:
 
 def start_warnings(rules: Rules, have_secret: HaveSecret) -> list[str]:
     """What an operator should look at, although it may go into force."""
-    return [*_idle_credentials(rules, have_secret), *_open_salt(rules, have_secret)]
+    return [
+        *_idle_credentials(rules, have_secret),
+        *_open_salt(rules, have_secret),
+        *_stale_signatures(rules, have_secret),
+    ]
 
 
 def _missing_secrets(rules: Rules, have_secret: HaveSecret) -> Iterator[str]:
@@ -96,6 +100,19 @@ def _open_salt(rules: Rules, have_secret: HaveSecret) -> Iterator[str]:
     secret = isinstance(salt, SecretRef) and have_secret(salt)
     if not secret and 0 < rules.split.percent < 100:
         yield "split.salt: no secret is set, so call IDs can be crafted to reach one arm"
+
+
+def _stale_signatures(rules: Rules, have_secret: HaveSecret) -> Iterator[str]:
+    """Retell signs, an event may wait, and nothing could sign it anew."""
+    name = rules.split.otherwise
+    backend = rules.backends[name]
+    signs = backend.sign is not None and have_secret(backend.sign)
+    retell_signs = any(map(have_secret, rules.auth.retell_keys))
+    if rules.outbox.enabled and retell_signs and backend.handler == "webhook" and not signs:
+        yield (
+            f"backends.{name}.sign: not set, so an event that waits in the outbox for more than 5 "
+            "minutes arrives with a stale signature: if this webhook verifies signatures, add sign"
+        )
 
 
 def _policy(rules: Rules, have_secret: HaveSecret) -> AuthPolicy:

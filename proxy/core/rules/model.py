@@ -14,6 +14,7 @@ from proxy.core.rules.fallback import Fallback
 from proxy.core.rules.limits import Limits
 from proxy.core.rules.listen import Admin, Listen
 from proxy.core.rules.metrics import Metrics
+from proxy.core.rules.outbox import Outbox
 from proxy.core.rules.parse import SecretError
 from proxy.core.rules.rollout import Rollout
 from proxy.core.rules.secret import is_reference, parse_secret
@@ -51,6 +52,7 @@ class Rules(Section):
     split: Split = Field(Split(), description="Which share of the calls goes where.")
     backends: dict[Name, Backend] = Field(description="The backends by name.")
     fallback: Fallback = Field(Fallback(), description="When the other arm may answer.")
+    outbox: Outbox = Field(Outbox(), description="Where events wait that no arm takes.")
     tools: dict[Name, ToolEntry] = Field(
         default_factory=dict, description="What is known of each tool; `default` for all of them."
     )

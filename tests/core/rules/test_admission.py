@@ -108,9 +108,10 @@ def test_a_public_admin_needs_a_token_that_is_there() -> None:
 def test_credentials_that_nobody_asks_for_are_pointed_out() -> None:
     idle = rules(auth={"tokens": ["env:TOKEN?"], "retell_keys": ["env:KEY?"]})
 
-    assert len(start_warnings(idle, has("TOKEN", "KEY"))) == 2
+    told = start_warnings(idle, has("TOKEN", "KEY"))
+    assert len([text for text in told if text.startswith("auth.require")]) == 2
     assert start_warnings(idle, has()) == []
-    assert start_warnings(rules(auth=AUTH), has("TOKEN", "KEY")) == []
+    assert start_warnings(rules(auth=AUTH), has("TOKEN", "KEY", "RETELL_API_KEY")) == []
 
 
 def test_a_split_without_a_secret_salt_is_pointed_out() -> None:
@@ -127,3 +128,28 @@ def test_requirements_reach_the_edge_unchanged() -> None:
     assert found[Kind.ARGS] == Need.any_of(["token", "signature"])
     assert found[Kind.MCP] == Need.all_of(["token"])
     assert Kind.LLM not in found
+
+
+SIGNED = {"retell_keys": ["env:KEY?"], "require": {"event": ["signature"]}}
+SIGNING = {"handler": "webhook", "url": "http://127.0.0.1:8000/hook", "sign": "env:KEY?"}
+
+
+def stale(**sections: Any) -> list[str]:
+    given = rules(**{"auth": SIGNED, **sections})
+    return [text for text in start_warnings(given, has("KEY")) if "outbox" in text]
+
+
+def test_events_that_wait_behind_a_webhook_without_a_key_to_sign_are_warned_about() -> None:
+    """Retell's own signature is stale after 5 minutes; nothing could make another."""
+    (warning,) = stale()
+    assert warning.startswith("backends.webhook.sign: not set")
+
+    unset = SIGNING | {"sign": "env:ANOTHER?"}
+    assert stale(backends={"mcp": SIGNING, "webhook": unset})
+
+
+def test_nobody_is_warned_whose_events_are_not_signed_signed_anew_or_not_kept() -> None:
+    assert not stale(auth={})
+    assert not stale(backends={"mcp": SIGNING, "webhook": SIGNING})
+    assert not stale(backends={"mcp": SIGNING, "webhook": {"handler": "demo"}})
+    assert not stale(outbox={"enabled": False})
