@@ -14,6 +14,7 @@ from structlog.typing import FilteringBoundLogger
 
 from proxy.adapters.access import AccessLog
 from proxy.adapters.clock import LoopClock
+from proxy.adapters.lag import LagWatch
 from proxy.adapters.listener import Listener, Options
 from proxy.adapters.metrics import Metrics
 from proxy.adapters.probes import Probed, Probes
@@ -37,9 +38,6 @@ from proxy.operations import Condition, SidecarOperations
 from proxy.ports import Arm
 from proxy.settings import Settings
 from proxy.wiring import Prepared, Wiring
-
-LAG_SECONDS = 0.5
-"""How often the event loop's punctuality is measured."""
 
 FINISH_SECONDS = 0.05
 """How often a drain looks whether the last late write has ended."""
@@ -76,11 +74,16 @@ class App:
         self.metrics = Metrics(rules.metrics.namespace)
         self.watcher = Watcher(
             self.metrics, log, now=clock.now, access=self._access, to=rules.split.to
+        self.lag = LagWatch(clock.now)
         )
         self.probes = Probes(clock=clock, watch=self.watcher, tasks=self.tasks)
         self.watcher.breaker_hook = self.probes.wake
         self.wiring = Wiring(
-            clock=clock, watch=self.watcher, sweep=Sweep(clock), secret=settings.secret
+            clock=clock,
+            watch=self.watcher,
+            sweep=Sweep(clock),
+            secret=settings.secret,
+            load=self._load,
         )
         prepared = self.wiring.prepare(rules, self._health)
         self.handler = Handler(
@@ -119,6 +122,7 @@ class App:
         self._take(prepared, loaded)
 
     async def start(self) -> None:
+        self.metrics.loop_lag.set_function(lambda: self.lag.seconds)
         """Listen and serve; raises `OSError` if an address cannot be had."""
         closing, rules = self._closing, self.condition.loaded.rules
         closing.push_async_callback(self.tasks.aclose)
@@ -132,7 +136,8 @@ class App:
         address = rules.listen.address
         await self.listener.start(address.host, address.port)
         self.tasks.start(self.rules_watch.watch(), "rules watch")
-        self.tasks.start(self._measure_lag(), "loop lag")
+        self.lag.start()
+        closing.callback(self.lag.stop)
         self.condition.reasons.remove("starting")
         self.log.info(
             "sidecar_started",
@@ -188,6 +193,7 @@ class App:
         condition.loaded, condition.fault = loaded, None
         condition.taken_ms = self.clock.wall_ms()
         self.watcher.to, self.watcher.tools = line.to, line.tools.names
+        self.metrics.pools = self.wiring.upstreams
         self.metrics.rules_taken(loaded.digest, wall_seconds=condition.taken_ms / 1000)
         self.metrics.target_ratio.set_function(
             lambda: line.splitter.present(self.clock.wall_ms()).share / 100
@@ -288,11 +294,8 @@ class App:
         for upstream in self._upstreams():
             await upstream.aclose(0.0)
 
-    async def _measure_lag(self) -> None:
-        while True:
-            began = self.clock.now()
-            await asyncio.sleep(LAG_SECONDS)
-            self.metrics.loop_lag.set(max(0.0, self.clock.now() - began - LAG_SECONDS))
+    def _load(self) -> tuple[int, float]:
+        return self.handler.inflight, self.lag.seconds
 
 
 def new_id() -> str:

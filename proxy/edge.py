@@ -7,8 +7,9 @@ What they raise, `refuse` shapes.
 from __future__ import annotations
 
 import math
-from collections.abc import Awaitable, Collection
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import orjson
 from msgspec import Struct
@@ -18,13 +19,18 @@ from proxy.core.auth import AuthPolicy, Failure, Presented
 from proxy.core.force import Force
 from proxy.core.guard import check_request
 from proxy.core.head import drop, read_head
+from proxy.core.hops import check_hops
 from proxy.core.limits import Gcra, Limit, neighbourhood
 from proxy.core.model import Call, Head, Headers, Kind, Reply
 from proxy.core.routes import Route, check_method, is_ours_in_disguise, match
+from proxy.core.shedding import RETRY_AFTER, Shedder
 from proxy.errors import Refused
 from proxy.ports import Incoming, Watch
 
 _NO_KINDS: frozenset[Kind] = frozenset()
+
+Load: TypeAlias = Callable[[], tuple[int, float]]
+"""How many exchanges are in flight, and by how many seconds the event loop lags."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +44,9 @@ class EdgeRules:
     body_timeout: float = 30.0
     tool_limit: Limit | None = None  # per credential and tool
     address_limit: Limit | None = None  # per address, without a valid credential
+    in_flight: int | None = None  # exchanges at a time
+    max_lag: float | None = None  # seconds
+    hops: int = 3  # sidecars that a request may have passed
     force: Force | None = None
     passthrough: bool = False  # paths that are not ours are somebody's
     backend_paths: Collection[str] = ()  # where backends are called: never reached directly
@@ -63,7 +72,14 @@ class Visit(Struct, gc=False):
 class Edge:
     """One rule set's edge; `previous` hands on what its limits remember, where they stay."""
 
-    def __init__(self, rules: EdgeRules, watch: Watch, previous: Edge | None = None) -> None:
+    def __init__(
+        self,
+        rules: EdgeRules,
+        watch: Watch,
+        previous: Edge | None = None,
+        *,
+        load: Load = lambda: (0, 0.0),
+    ) -> None:
         self._rules = rules
         self._watch = watch
         self._allow = rules.allow or None
@@ -71,6 +87,8 @@ class Edge:
         address_before = previous._by_address if previous is not None else None
         self._by_tool: Gcra | None = _limiter(rules.tool_limit, tool_before)
         self._by_address: Gcra | None = _limiter(rules.address_limit, address_before)
+        self._shedder = Shedder(in_flight=rules.in_flight, max_lag=rules.max_lag)
+        self._load = load
 
     def screen(self, incoming: Incoming, now: float) -> Visit:
         """Judge what is known before the body; raises `Refused`."""
@@ -89,6 +107,7 @@ class Edge:
         if not visit.presented.possible:
             self._count_address(visit)
         check_request(head, incoming.version)
+        check_hops(head, rules.hops)
         route = visit.route = self._route(head)
         if route is not None:
             visit.kinds = route.kinds
@@ -112,8 +131,18 @@ class Edge:
             raise self._unauthorised(visit, result.failure)
         self._count_address(visit)
 
+    def shed(self, kind: Kind) -> None:
+        """Turn away what is too much for this process; raises `Refused` 503."""
+        inflight, lag = self._load()
+        reason = self._shedder.check(kind, inflight, lag)
+        if reason is not None:
+            self._watch.shed(reason, kind)
+            message = "Too much is under way; later, please."
+            raise Refused(503, "overloaded", message, retry_after=RETRY_AFTER)
+
     def meter(self, call: Call, visit: Visit, now: float) -> None:
-        """Count a tool's call against who makes it; raises `Refused` 429."""
+        """Shed, then count a tool's call against who makes it; raises `Refused` 503 or 429."""
+        self.shed(call.kind)
         if self._by_tool is None or call.tool is None:
             return
         who = visit.credential or neighbourhood(visit.head.peer)

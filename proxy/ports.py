@@ -137,6 +137,15 @@ class Watch(Protocol):
 
 class Outbox(Protocol):
     """Where events wait that no arm takes; an outage reads as "not kept"."""
+    def shed(self, reason: str, kind: Kind) -> None:
+        """Too much was under way; `reason` is one of `proxy.core.shedding`."""
+
+    def repeated(self, arm: str, outcome: str) -> None:
+        """A request was to be sent to the same arm once more: `sent`, or `refused` (no budget)."""
+
+    def hedged(self, arm: str, outcome: str) -> None:
+        """A second attempt beside a slow one at `arm`: `won`, `lost`, or `refused` (no budget)."""
+
 
     def has_queue(self, call_id: str | None) -> bool:
         """Events of this call wait here: a later one joins them, and no arm is asked before."""

@@ -31,7 +31,7 @@ from proxy.core.rules import Rules, SecretRef
 from proxy.core.rules.admission import requirements, start_faults
 from proxy.core.splitter import Splitter
 from proxy.core.tool_table import ToolTable
-from proxy.edge import Edge, EdgeRules
+from proxy.edge import Edge, EdgeRules, Load
 from proxy.errors import Fault, RulesError, SettingsError
 from proxy.line import Line
 from proxy.ports import Arm
@@ -65,7 +65,16 @@ class Wiring:
     `SettingsError`.
     """
 
-    def __init__(self, *, clock: LoopClock, watch: Watcher, sweep: Sweep, secret: Secret) -> None:
+    def __init__(
+        self,
+        *,
+        clock: LoopClock,
+        watch: Watcher,
+        sweep: Sweep,
+        secret: Secret,
+        load: Load = lambda: (0, 0.0),
+        jitter: Callable[[], float] = random.random,
+    ) -> None:
         self.upstreams: Mapping[str, HttpUpstream] = {}
         self.breakers: Mapping[str, ArmBreaker] = {}
         self._splitter: Splitter | None = None
@@ -75,6 +84,8 @@ class Wiring:
         self._sweep = sweep
         self._secret = secret
 
+        self._jitter = jitter
+        self._load = load
     def prepare(self, rules: Rules, health: Callable[[], Reply]) -> Prepared:
         """Build everything; changes nothing.  Raises `RulesError` or `SettingsError`."""
         faults = start_faults(rules, self._has)
@@ -91,7 +102,7 @@ class Wiring:
             rules.split, salt=self._salt(rules), at_ms=self._clock.wall_ms(), why="rules loaded"
         )
         splitter = self._splitter or Splitter(entry, fields_of=fields, arms=arms)
-        edge = Edge(self._edge_rules(rules), self._watch, self._edge)
+        edge = Edge(self._edge_rules(rules), self._watch, self._edge, load=self._load)
         line = Line(
             edge=edge,
             ids=CallIds.of(rules.split.call_id_headers, rules.split.call_id_query),
@@ -148,6 +159,8 @@ class Wiring:
             connect_timeout=entry.connect_timeout,
             keepalive=entry.keepalive,
             ca_file=entry.tls.ca_file,
+            queue=entry.queue,
+            queue_timeout=entry.queue_timeout,
             server_name=entry.tls.server_name,
         )
         before = self.upstreams.get(name)
@@ -212,6 +225,9 @@ class Wiring:
         )
 
 
+            in_flight=limits.in_flight,
+            max_lag=limits.max_lag,
+            hops=limits.hops,
 def covers(rules: Rules, arms: Mapping[str, Arm], arm: str) -> frozenset[Kind]:
     """The kinds that the opposite of `arm` may answer instead of it."""
     split, fallback = rules.split, rules.fallback

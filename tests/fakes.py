@@ -191,5 +191,14 @@ class FakeWatch:
     def rate_limited(self, scope: str) -> None:
         self.told.append(("rate_limited", scope))
 
+    def shed(self, reason: str, kind: Kind) -> None:
+        self.told.append(("shed", (reason, kind)))
+
+    def repeated(self, arm: str, outcome: str) -> None:
+        self.told.append(("repeated", (arm, outcome)))
+
+    def hedged(self, arm: str, outcome: str) -> None:
+        self.told.append(("hedged", (arm, outcome)))
+
     def crashed(self, where: str, error: BaseException) -> None:
         self.told.append(("crashed", (where, error)))

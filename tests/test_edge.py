@@ -57,7 +57,11 @@ class Gate:
 
     def __init__(self, rules: EdgeRules | None = None, *, before: Edge | None = None) -> None:
         self.watch = FakeWatch()
-        self.edge = Edge(rules or EdgeRules(policy()), self.watch, before)
+        self.inflight, self.lag = 1, 0.0
+        self.edge = Edge(rules or EdgeRules(policy()), self.watch, before, load=self._load)
+
+    def _load(self) -> tuple[int, float]:
+        return self.inflight, self.lag
 
     async def pass_through(self, asked: FakeIncoming, now: float = 1000.0) -> Visit:
         """All that the edge does on a request's path."""
@@ -544,6 +548,73 @@ async def test_a_limit_remembers_across_a_reload_that_leaves_it_alone() -> None:
     assert await other.admitted(asked, 9) == 4
     assert await without.admitted(asked, 9) == 9
     assert await again.admitted(asked, 9) == 3
+
+
+# --- what is too much, and what goes in circles ------------------------------------------------
+
+
+OPEN = AuthPolicy({}, Credentials((), ()))
+
+
+@pytest.mark.parametrize(
+    ("inflight", "lag", "event", "function"),
+    [
+        (8, 0.0, None, None),
+        (9, 0.0, "in_flight", None),
+        (11, 0.0, "in_flight", "in_flight"),
+        (1, 0.3, "lag", None),
+        (1, 0.5, "lag", "lag"),
+    ],
+)
+async def test_what_is_too_much_gives_way_events_first(
+    inflight: int, lag: float, event: str | None, function: str | None
+) -> None:
+    gate = Gate(EdgeRules(OPEN, in_flight=10, max_lag=0.2))
+    gate.inflight, gate.lag = inflight, lag
+    for body, why, kind in ((EVENT, event, Kind.EVENT), (FUNCTION, function, Kind.FUNCTION)):
+        gate.watch.told.clear()
+        asked = FakeIncoming(body=body)
+        if why is None:
+            await gate.pass_through(asked)
+            assert gate.watch.told == []
+        else:
+            refused = await gate.refusal(asked)
+            assert (refused.status, refused.code) == (503, "overloaded")
+            assert refused.retry_after == 5
+            assert not refused.close
+            assert gate.watch.told == [("shed", (why, kind))]
+
+
+async def test_what_is_shed_does_not_count_against_its_limit() -> None:
+    gate = Gate(EdgeRules(OPEN, tool_limit=Limit(1, 1), in_flight=10))
+    gate.inflight = 11
+    for _ in range(5):
+        assert (await gate.refusal(FakeIncoming(body=FUNCTION))).status == 503
+    gate.inflight = 1
+
+    assert await gate.admitted(FakeIncoming(body=FUNCTION), 5) == 1
+
+
+def test_a_path_that_is_not_ours_gives_way_as_well() -> None:
+    gate = Gate(EdgeRules(OPEN, in_flight=10))
+    gate.inflight = 9
+    with pytest.raises(Refused, match="Too much"):
+        gate.edge.shed(Kind.PASSTHROUGH)
+
+
+@pytest.mark.parametrize("target", ["/retell", "/mcp", "/api/mcp/retell/health", "/else"])
+async def test_what_came_here_before_is_refused_before_its_body_is_read(target: str) -> None:
+    rules = EdgeRules(OPEN, hops=2, passthrough=True)
+    method = "GET" if "health" in target else "POST"
+
+    def asked(hops: bytes) -> FakeIncoming:
+        return FakeIncoming(method, target, [(b"X-Callsplit-Hops", hops)], body=FUNCTION)
+
+    Gate(rules).edge.screen(asked(b"1"), 1000.0)
+    with pytest.raises(Refused) as refused:
+        Gate(rules).edge.screen(asked(b"2"), 1000.0)
+
+    assert (refused.value.status, refused.value.code) == (508, "loop_detected")
 
 
 # --- paths that are not ours -------------------------------------------------------------------

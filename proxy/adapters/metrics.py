@@ -7,18 +7,35 @@ else a caller invents is `other`.
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
+from typing import Protocol
 
 from prometheus_client import CollectorRegistry, Gauge, Info
 
 from proxy import __version__
-from proxy.adapters.tallies import Counters, Part, Tallies, Timings
+from proxy.adapters.tallies import Counters, Labels, Part, Read, Tallies, Timings
 
 BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.0, 5.0, 10.0, 30.0)
 """Seconds.  They contain the thresholds that ops alert on (0.3, 0.5, 1) exactly."""
 
 STATES = ("closed", "open", "half_open", "forced_open", "forced_closed", "metrics_only")
+
+
+SHED_REASONS = ("in_flight", "lag")
+
+
+class Pool(Protocol):
+    """What is told of the connections to one arm."""
+
+    @property
+    def busy(self) -> int: ...
+    @property
+    def idle(self) -> int: ...
+    @property
+    def waiting(self) -> int: ...
+    @property
+    def full_total(self) -> int: ...
 
 
 class Metrics:
@@ -27,7 +44,8 @@ class Metrics:
     def __init__(self, namespace: str, *, registry: CollectorRegistry | None = None) -> None:
         self.registry = registry or CollectorRegistry()
         self._namespace = namespace
-        self.families: list[Counters | Part] = []
+        self.families: list[Counters | Part | Read] = []
+        self.pools: Mapping[str, Pool] = {}  # by arm
         c, g = self._counters, self._gauge
         # One row per exchange (`tool` is empty for what ran none), and one per attempt.
         self.exchanges = Timings(("kind", "arm", "outcome", "code_class", "tool"), BUCKETS)
@@ -53,6 +71,16 @@ class Metrics:
             "auth_failures", "Requests with a missing or wrong credential.", "reason"
         )
         self.rate_limited = c("rate_limited", "Requests over a limit.", "scope")
+        self.shed = c(
+            "shed", "Requests turned away because this process had too much to do.",
+            "reason", "kind")  # fmt: skip
+        self.repeats = c(
+            "repeats", "Requests to be sent to the same arm once more.", "arm", "outcome"
+        )
+        self.hedges = c(
+            "hedges", "Second attempts beside a slow one, by the arm that was slow.",
+            "from", "outcome")  # fmt: skip
+        self._tell_of_pools()
         self.registry.register(Tallies(self.families))
         self.breaker_state = g(
             "breaker_state", "1 for the state that an arm's breaker is in.", "arm", "state"
@@ -69,7 +97,9 @@ class Metrics:
         )
         self.inflight = g("inflight", "Exchanges under way.")
         self.live_calls = g("live_calls", "Calls seen lately and not ended.", "arm")
-        self.loop_lag = g("event_loop_lag_seconds", "How late the event loop's last timer was.")
+        self.loop_lag = g(
+            "event_loop_lag_seconds", "How late the event loop is: the median of 5 ticks."
+        )
         self.access_dropped = g("access_lines_dropped", "Access lines that the disk did not take.")
         self._rules = Info(
             "rules", "The rules in force.", namespace=namespace, registry=self.registry
@@ -99,6 +129,38 @@ class Metrics:
             attempts, "attempt_duration_seconds", "Time of one try at an arm.", "arm",
             timed=True)  # fmt: skip
 
+    def _tell_of_pools(self) -> None:
+        def connections() -> Mapping[Labels, float]:
+            return {
+                (arm, state): getattr(pool, state)
+                for arm, pool in self.pools.items()
+                for state in ("busy", "idle")
+            }
+
+        def waiting() -> Mapping[Labels, float]:
+            return {(arm,): pool.waiting for arm, pool in self.pools.items()}
+
+        def full() -> Mapping[Labels, float]:
+            return {(arm,): pool.full_total for arm, pool in self.pools.items()}
+
+        read = self._read
+        read("upstream_connections", "Connections to an arm.", "arm", "state", of=connections)
+        read("upstream_waiting", "Attempts that wait for a connection.", "arm", of=waiting)
+        read(
+            "upstream_full", "Attempts that got no connection: all were in use.", "arm", of=full,
+            gauge=False)  # fmt: skip
+
+    def _read(
+        self,
+        name: str,
+        help_text: str,
+        *labels: str,
+        of: Callable[[], Mapping[Labels, float]],
+        gauge: bool = True,
+    ) -> None:
+        family = f"{self._namespace}_{name}"
+        self.families.append(Read(family, help_text, labels, of, gauge=gauge))
+
     def _part(
         self, whole: Timings, name: str, help_text: str, *labels: str, timed: bool = False
     ) -> None:
@@ -126,10 +188,16 @@ class Metrics:
             self.attempts.foresee(arm, "failed")
             self.config_faults[arm,] += 0
             self.live_calls.labels(arm).set_function(partial(live, arm))
+            for outcome in ("sent", "refused"):
+                self.repeats[arm, outcome] += 0
+            for outcome in ("won", "lost", "refused"):
+                self.hedges[arm, outcome] += 0
             for kind in ("function", "args", "tools", "mcp", "event", "inbound"):
                 self.exchanges.foresee(kind, arm, "ok", "2xx", "")
         for kind in ("function", "args", "tools", "mcp", "event", "inbound"):
             self.last_answers[kind,] += 0
+            for reason in SHED_REASONS:
+                self.shed[reason, kind] += 0
         for reason in ("missing", "malformed", "wrong", "stale"):
             self.auth_failures[reason,] += 0
         for scope in ("tool", "ip"):

@@ -9,12 +9,12 @@ written on the event loop alone, and read by one copy in C.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate
 from operator import add
 from typing import TypeAlias
 
-from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
@@ -100,10 +100,38 @@ class Part:
         return histograms(self.name, self.help_text, self.labels, seen, self._whole.bounds)
 
 
+class Read:
+    """A family that is kept elsewhere: `values` tells it when somebody asks."""
+
+    def __init__(
+        self,
+        name: str,
+        help_text: str,
+        labels: Sequence[str],
+        values: Callable[[], Mapping[Labels, float]],
+        *,
+        gauge: bool = False,
+    ) -> None:
+        self.name = name
+        self.help_text = help_text
+        self.labels = labels
+        self._values = values
+        self._gauge = gauge
+
+    def metric(self) -> Metric:
+        """As it stands now."""
+        if not self._gauge:
+            return counters(self.name, self.help_text, self.labels, self._values())
+        family = GaugeMetricFamily(self.name, self.help_text, labels=self.labels)
+        for each, value in self._values().items():
+            family.add_metric(each, value)
+        return family
+
+
 class Tallies(Collector):
     """Shows families to a registry."""
 
-    def __init__(self, families: Iterable[Counters | Part]) -> None:
+    def __init__(self, families: Iterable[Counters | Part | Read]) -> None:
         self._families = tuple(families)
 
     def collect(self) -> Iterator[Metric]:

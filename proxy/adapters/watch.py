@@ -131,5 +131,18 @@ class Watcher:
     def rate_limited(self, scope: str) -> None:
         self.metrics.rate_limited[scope,] += 1
 
+    def shed(self, reason: str, kind: Kind) -> None:
+        self.metrics.shed[reason, kind] += 1
+        now = self._now()
+        if now - self._told.get(("", reason), -REMIND_SECONDS) >= REMIND_SECONDS:
+            self._told["", reason] = now
+            self.log.warning("load_shed", reason=reason, kind=kind)
+
+    def repeated(self, arm: str, outcome: str) -> None:
+        self.metrics.repeats[arm, outcome] += 1
+
+    def hedged(self, arm: str, outcome: str) -> None:
+        self.metrics.hedges[arm, outcome] += 1
+
     def crashed(self, where: str, error: BaseException) -> None:
         self.log.error("exchange_crashed", where=where, exc_info=error)

@@ -6,6 +6,7 @@ from functools import lru_cache
 
 from proxy.core.exchange import Exchange
 from proxy.core.head import forwarded_headers
+from proxy.core.hops import hop
 from proxy.core.model import Call, Headers, Reason
 
 OWN = frozenset({b"x-callsplit-arm", b"x-callsplit-reason", b"x-request-id"})
@@ -15,7 +16,7 @@ OWN = frozenset({b"x-callsplit-arm", b"x-callsplit-reason", b"x-request-id"})
 def headers_for_arms(call: Call, x: Exchange) -> Headers:
     """What every arm hears of an exchange beside the caller's own headers."""
     request_id = x.request_id.encode()
-    headers = [(b"x-request-id", request_id), *forwarded_headers(call.head)]
+    headers = [(b"x-request-id", request_id), *forwarded_headers(call.head), hop(call.head)]
     if call.id is not None:
         headers.append((b"x-callsplit-call-id", call.id.encode("utf-8", "surrogateescape")))
     if b"traceparent" not in call.head.named:  # W3C Trace Context, 3.2; not sampled

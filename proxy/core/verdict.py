@@ -37,8 +37,8 @@ REDIRECT: Final = Verdict(
 BREAKER_OPEN: Final = Verdict("not_sent", Ran.NO, Counts.NOTHING, "open")
 CUT: Final = Verdict("cut", Ran.UNKNOWN, Counts.NOTHING)  # by us: nobody waits for the answer
 
-REFUSALS: Final = frozenset({401, 403, 405, 406, 413, 415, 421})
-"""Statuses that come before any tool: credentials, method, media type, size, host."""
+REFUSALS: Final = frozenset({401, 403, 405, 406, 413, 415, 421, 508})
+"""Statuses that come before any tool: credentials, method, media type, size, host, a loop."""
 
 _NOTHING: Final[frozenset[int]] = frozenset()
 _PROTOCOL_ERRORS: Final = range(-32029, -32019)  # -3202x: version, headers, capabilities

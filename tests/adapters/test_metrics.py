@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from prometheus_client import generate_latest
 
-from proxy.adapters.metrics import BUCKETS, Metrics
+from proxy.adapters.metrics import BUCKETS, SHED_REASONS, Metrics
+from proxy.core import shedding
 
 
 def exposed(metrics: Metrics) -> dict[str, float]:
@@ -56,3 +59,33 @@ def test_taken_rules_are_shown_by_their_digest() -> None:
     assert seen['n_rules_info{hash="ab12"}'] == 1
     assert seen["n_rules_last_reload_success"] == 1
     assert seen["n_rules_last_reload_timestamp_seconds"] == 1_767_225_600.5
+
+
+@dataclass
+class Pool:
+    busy: int = 0
+    idle: int = 0
+    waiting: int = 0
+    full_total: int = 0
+
+
+def test_the_pools_are_those_of_the_rules_in_force() -> None:
+    metrics = Metrics("n")
+    metrics.pools = {"mcp": Pool(busy=3, idle=2, waiting=1, full_total=5), "old": Pool()}
+    seen = exposed(metrics)
+    assert seen['n_upstream_connections{arm="mcp",state="busy"}'] == 3
+    assert seen['n_upstream_connections{arm="mcp",state="idle"}'] == 2
+    assert seen['n_upstream_waiting{arm="mcp"}'] == 1
+    assert seen['n_upstream_full_total{arm="mcp"}'] == 5
+
+    metrics.pools = {"mcp": Pool()}
+    assert not [name for name in exposed(metrics) if "old" in name]
+
+
+def test_every_reason_to_shed_is_shown_from_the_start() -> None:
+    metrics = Metrics("n")
+    metrics.at_start([], live=lambda _: 0.0)
+
+    assert set(SHED_REASONS) == {shedding.IN_FLIGHT, shedding.LAG}
+    for reason in SHED_REASONS:
+        assert exposed(metrics)[f'n_shed_total{{kind="event",reason="{reason}"}}'] == 0

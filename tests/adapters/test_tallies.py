@@ -7,12 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Histogram, generate_latest
 
-from proxy.adapters.tallies import Counters, Part, Tallies, Timings
+from proxy.adapters.tallies import Counters, Part, Read, Tallies, Timings
 
 BOUNDS = (0.1, 0.5, 1.0)
 
 
-def registry(*families: Counters | Part) -> CollectorRegistry:
+def registry(*families: Counters | Part | Read) -> CollectorRegistry:
     found = CollectorRegistry()
     found.register(Tallies(families))
     return found
@@ -27,6 +27,18 @@ def test_a_counter_counts_per_label_values() -> None:
 
     assert seen.get_sample_value("n_calls_total", {"arm": "mcp", "verdict": "success"}) == 2
     assert seen.get_sample_value("n_calls_total", {"arm": "webhook", "verdict": "success"}) == 0
+
+
+def test_what_is_kept_elsewhere_is_read_when_somebody_asks() -> None:
+    kept: dict[tuple[str, ...], float] = {("mcp",): 1.0}
+    seen = registry(
+        Read("n_waiting", "Waiting.", ("arm",), lambda: kept, gauge=True),
+        Read("n_full", "Full.", ("arm",), lambda: kept),
+    )
+    kept["mcp",] = 7.0
+
+    assert seen.get_sample_value("n_waiting", {"arm": "mcp"}) == 7
+    assert seen.get_sample_value("n_full_total", {"arm": "mcp"}) == 7
 
 
 def test_asking_for_a_counter_does_not_make_one() -> None:

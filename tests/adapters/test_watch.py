@@ -87,12 +87,16 @@ def test_attempts_rescues_and_the_rest_are_counted(watcher: Watcher) -> None:
     watcher.last_answered(Kind.FUNCTION)
     watcher.auth_failed("missing")
     watcher.rate_limited("tool")
+    watcher.replayed("twin")
+    watcher.answered_late("mcp", GOOD)
 
     assert sample(watcher, "n_attempts_total", arm="mcp", verdict="success") == 1
     assert sample(watcher, "n_rescues_total", **{"from": "mcp", "reason": "connect"}) == 1
     assert sample(watcher, "n_last_answers_total", kind="function") == 1
     assert sample(watcher, "n_auth_failures_total", reason="missing") == 1
     assert sample(watcher, "n_rate_limited_total", scope="tool") == 1
+    assert sample(watcher, "n_replays_total", kind="twin") == 1
+    assert sample(watcher, "n_late_answers_total", arm="mcp", verdict="success") == 1
 
 
 def test_a_breakers_change_is_counted_shown_and_told(watcher: Watcher, stream: io.StringIO) -> None:
@@ -113,6 +117,32 @@ def test_faults_and_crashes_are_told(watcher: Watcher, stream: io.StringIO) -> N
     events = [orjson.loads(line)["event"] for line in stream.getvalue().splitlines()]
     assert events == ["config_fault_seen", "exchange_crashed"]
     assert sample(watcher, "n_config_faults_total", arm="mcp") == 1
+
+
+def test_what_was_shed_is_counted_each_time_and_told_once_a_minute(
+    watcher: Watcher, stream: io.StringIO, clock: FakeClock
+) -> None:
+    for _ in range(3):
+        watcher.shed("lag", Kind.EVENT)
+    watcher.shed("in_flight", Kind.FUNCTION)
+    clock.advance(60)
+    watcher.shed("lag", Kind.FUNCTION)
+
+    told = [orjson.loads(line) for line in stream.getvalue().splitlines()]
+    assert [(each["event"], each["reason"], each["kind"]) for each in told] == [
+        ("load_shed", "lag", "event"),
+        ("load_shed", "in_flight", "function"),
+        ("load_shed", "lag", "function"),
+    ]
+    assert sample(watcher, "n_shed_total", reason="lag", kind="event") == 3
+
+
+def test_what_is_asked_twice_is_counted(watcher: Watcher) -> None:
+    watcher.repeated("mcp", "refused")
+    watcher.hedged("mcp", "won")
+
+    assert sample(watcher, "n_repeats_total", arm="mcp", outcome="refused") == 1
+    assert sample(watcher, "n_hedges_total", **{"from": "mcp", "outcome": "won"}) == 1
 
 
 def test_the_ratio_looks_at_five_minutes(clock: FakeClock) -> None:

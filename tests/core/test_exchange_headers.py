@@ -26,8 +26,15 @@ def test_an_arm_hears_who_called_under_one_request_id() -> None:
         b"x-forwarded-proto": b"http",
         b"x-forwarded-host": b"retell.example",
         b"x-callsplit-call-id": b"call_7",
+        b"x-callsplit-hops": b"1",
         b"traceparent": b"00-0123456789abcdef0123456789abcdef-0123456789abcdef-00",
     }
+
+
+def test_each_sidecar_on_the_way_counts_itself() -> None:
+    told = dict(headers_for_arms(call(**{"x-callsplit-hops": b"2"}), exchange()))
+
+    assert told[b"x-callsplit-hops"] == b"3"
 
 
 def test_a_request_without_a_call_id_says_none() -> None:
