@@ -134,9 +134,6 @@ class Watch(Protocol):
     def crashed(self, where: str, error: BaseException) -> None:
         """A bug of ours or of a user's backend; the caller heard the last answer."""
 
-
-class Outbox(Protocol):
-    """Where events wait that no arm takes; an outage reads as "not kept"."""
     def shed(self, reason: str, kind: Kind) -> None:
         """Too much was under way; `reason` is one of `proxy.core.shedding`."""
 
@@ -146,6 +143,12 @@ class Outbox(Protocol):
     def hedged(self, arm: str, outcome: str) -> None:
         """A second attempt beside a slow one at `arm`: `won`, `lost`, or `refused` (no budget)."""
 
+    def crashed(self, where: str, error: BaseException) -> None:
+        """A bug of ours or of a user's backend; the caller heard the last answer."""
+
+
+class Outbox(Protocol):
+    """Where events wait that no arm takes; an outage reads as "not kept"."""
 
     def has_queue(self, call_id: str | None) -> bool:
         """Events of this call wait here: a later one joins them, and no arm is asked before."""

@@ -201,6 +201,7 @@ class Wiring:
             entry.timeout,
             entry.not_executed,
             in_process=entry.handler not in NETWORK_HANDLERS,
+            sign=config.sign,
         )
 
     def _edge_rules(self, rules: Rules) -> EdgeRules:
@@ -212,7 +213,6 @@ class Wiring:
         token = self._maybe(force.token) if force is not None else None
         return EdgeRules(
             auth=policy,
-            sign=config.sign,
             allow=Networks.of(auth.allow),
             trusted=Networks.of(listen.trusted_proxies),
             body_limit=listen.body_limit,
