@@ -71,10 +71,10 @@ class App:
         self.clock = clock = LoopClock()
         self.tasks = Tasks(self._crashed)
         self._access = self._access_log(access_fd if rules.listen.access_log else None)
+        self.lag = LagWatch(clock.now)
         self.metrics = Metrics(rules.metrics.namespace)
         self.watcher = Watcher(
             self.metrics, log, now=clock.now, access=self._access, to=rules.split.to
-        self.lag = LagWatch(clock.now)
         )
         self.probes = Probes(clock=clock, watch=self.watcher, tasks=self.tasks)
         self.watcher.breaker_hook = self.probes.wake
@@ -117,12 +117,12 @@ class App:
         self._closing = AsyncExitStack()
         self._hurried = False
         self.metrics.inflight.set_function(lambda: self.handler.inflight)
+        self.metrics.loop_lag.set_function(lambda: self.lag.seconds)
         if (access := self._access) is not None:
             self.metrics.access_dropped.set_function(lambda: access.dropped)
         self._take(prepared, loaded)
 
     async def start(self) -> None:
-        self.metrics.loop_lag.set_function(lambda: self.lag.seconds)
         """Listen and serve; raises `OSError` if an address cannot be had."""
         closing, rules = self._closing, self.condition.loaded.rules
         closing.push_async_callback(self.tasks.aclose)
@@ -188,12 +188,12 @@ class App:
             upstream.retire()  # an exchange that began under the old rules may still send there
             self._retired.append(upstream)
         self._retired = [upstream for upstream in self._retired if upstream.busy]
+        self.metrics.pools = self.wiring.upstreams
         line, rules, condition = prepared.line, prepared.rules, self.condition
         self.handler.line = line
         condition.loaded, condition.fault = loaded, None
         condition.taken_ms = self.clock.wall_ms()
         self.watcher.to, self.watcher.tools = line.to, line.tools.names
-        self.metrics.pools = self.wiring.upstreams
         self.metrics.rules_taken(loaded.digest, wall_seconds=condition.taken_ms / 1000)
         self.metrics.target_ratio.set_function(
             lambda: line.splitter.present(self.clock.wall_ms()).share / 100

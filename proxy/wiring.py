@@ -156,11 +156,11 @@ class Wiring:
         endpoint = Endpoint.from_url(
             entry.url or NO_URL,
             connections=entry.connections,
+            queue=entry.queue,
+            queue_timeout=entry.queue_timeout,
             connect_timeout=entry.connect_timeout,
             keepalive=entry.keepalive,
             ca_file=entry.tls.ca_file,
-            queue=entry.queue,
-            queue_timeout=entry.queue_timeout,
             server_name=entry.tls.server_name,
         )
         before = self.upstreams.get(name)
@@ -219,15 +219,15 @@ class Wiring:
             body_timeout=listen.body_timeout,
             tool_limit=limit(limits.tools_per_minute, limits.burst),
             address_limit=limit(limits.ip_per_minute, limits.burst),
+            in_flight=limits.in_flight,
+            max_lag=limits.max_lag,
+            hops=limits.hops,
             force=Force(force.header.encode(), token) if force is not None else None,
             passthrough=rules.passthrough is not None,
             backend_paths=backend_paths(rules),
         )
 
 
-            in_flight=limits.in_flight,
-            max_lag=limits.max_lag,
-            hops=limits.hops,
 def covers(rules: Rules, arms: Mapping[str, Arm], arm: str) -> frozenset[Kind]:
     """The kinds that the opposite of `arm` may answer instead of it."""
     split, fallback = rules.split, rules.fallback
