@@ -119,6 +119,12 @@ class Watch(Protocol):
     def last_answered(self, kind: Kind) -> None:
         """No arm could answer; the caller heard the last answer."""
 
+    def replayed(self, kind: str) -> None:
+        """An answer was given again: `write`, `twin` (of what was still running) or `event`."""
+
+    def answered_late(self, arm: str, verdict: Verdict) -> None:
+        """What became of a write whose caller could wait no longer."""
+
     def breaker_changed(self, arm: str, transition: Transition) -> None:
         """A breaker changed its state."""
 
@@ -131,8 +137,8 @@ class Watch(Protocol):
     def rate_limited(self, scope: str) -> None:
         """A limit turned a request away; `scope` is `tool` or `ip`."""
 
-    def crashed(self, where: str, error: BaseException) -> None:
-        """A bug of ours or of a user's backend; the caller heard the last answer."""
+    def cache_looked(self, tool: str, result: str) -> None:
+        """A tool's kept answers were asked: `hit`, `joined`, `miss`, `stale` or `skipped`."""
 
     def shed(self, reason: str, kind: Kind) -> None:
         """Too much was under way; `reason` is one of `proxy.core.shedding`."""

@@ -10,7 +10,7 @@ from typing import Any
 
 from proxy.core.breaker import Transition
 from proxy.core.exchange import Attempt, Exchange
-from proxy.core.model import Kind, Reply
+from proxy.core.model import Kind, Reply, Verdict
 from proxy.errors import ClientGone, Refused
 
 
@@ -190,6 +190,9 @@ class FakeWatch:
 
     def rate_limited(self, scope: str) -> None:
         self.told.append(("rate_limited", scope))
+
+    def cache_looked(self, tool: str, result: str) -> None:
+        self.told.append(("cache", (tool, result)))
 
     def shed(self, reason: str, kind: Kind) -> None:
         self.told.append(("shed", (reason, kind)))

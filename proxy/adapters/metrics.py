@@ -71,6 +71,9 @@ class Metrics:
             "auth_failures", "Requests with a missing or wrong credential.", "reason"
         )
         self.rate_limited = c("rate_limited", "Requests over a limit.", "scope")
+        self.cache = c(
+            "cache", "Tool calls whose answers are kept, by what came of it.", "tool", "result"
+        )
         self.shed = c(
             "shed", "Requests turned away because this process had too much to do.",
             "reason", "kind")  # fmt: skip

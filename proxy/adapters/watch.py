@@ -131,6 +131,9 @@ class Watcher:
     def rate_limited(self, scope: str) -> None:
         self.metrics.rate_limited[scope,] += 1
 
+    def cache_looked(self, tool: str, result: str) -> None:
+        self.metrics.cache[tool, result] += 1
+
     def shed(self, reason: str, kind: Kind) -> None:
         self.metrics.shed[reason, kind] += 1
         now = self._now()

@@ -87,6 +87,7 @@ def test_attempts_rescues_and_the_rest_are_counted(watcher: Watcher) -> None:
     watcher.last_answered(Kind.FUNCTION)
     watcher.auth_failed("missing")
     watcher.rate_limited("tool")
+    watcher.cache_looked("slots", "hit")
     watcher.replayed("twin")
     watcher.answered_late("mcp", GOOD)
 
@@ -95,6 +96,7 @@ def test_attempts_rescues_and_the_rest_are_counted(watcher: Watcher) -> None:
     assert sample(watcher, "n_last_answers_total", kind="function") == 1
     assert sample(watcher, "n_auth_failures_total", reason="missing") == 1
     assert sample(watcher, "n_rate_limited_total", scope="tool") == 1
+    assert sample(watcher, "n_cache_total", tool="slots", result="hit") == 1
     assert sample(watcher, "n_replays_total", kind="twin") == 1
     assert sample(watcher, "n_late_answers_total", arm="mcp", verdict="success") == 1
 
