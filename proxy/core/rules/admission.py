@@ -8,6 +8,7 @@ from proxy.core.auth import AuthPolicy, Credentials
 from proxy.core.model import Kind
 from proxy.core.requirement import Requirement
 from proxy.core.routes import match
+from proxy.core.rules.circles import circles
 from proxy.core.rules.model import Rules
 from proxy.core.rules.secret import SecretRef
 from proxy.core.rules.walk import secrets
@@ -48,6 +49,7 @@ def start_warnings(rules: Rules, have_secret: HaveSecret) -> list[str]:
         *_idle_credentials(rules, have_secret),
         *_open_salt(rules, have_secret),
         *_stale_signatures(rules, have_secret),
+        *circles(rules),
     ]
 
 

@@ -153,3 +153,13 @@ def test_nobody_is_warned_whose_events_are_not_signed_signed_anew_or_not_kept() 
     assert not stale(backends={"mcp": SIGNING, "webhook": SIGNING})
     assert not stale(backends={"mcp": SIGNING, "webhook": {"handler": "demo"}})
     assert not stale(outbox={"enabled": False})
+
+
+def test_a_backend_that_leads_back_here_is_warned_about() -> None:
+    listen = {"address": "127.0.0.1:8000"}
+    warnings = start_warnings(rules(listen=listen, split={"percent": 0}), has())
+
+    assert [text for text in warnings if "own listen.address" in text] == [
+        "backends.mcp.url: http://127.0.0.1:8000/mcp is this sidecar's own listen.address",
+        "backends.webhook.url: http://127.0.0.1:8000/hook is this sidecar's own listen.address",
+    ]
