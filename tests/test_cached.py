@@ -1,10 +1,13 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
 from typing import Any
 
 import orjson
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from proxy.adapters.clock import LoopClock
 from proxy.cached import Cached, Fetch
@@ -51,6 +54,30 @@ def call_of(
 def table(tools: dict[str, dict[str, Any]]) -> ToolTable:
     entries = {name: ToolEntry.model_validate(entry) for name, entry in tools.items()}
     return ToolTable(entries, Fallback().budget)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A read, and all that its answer may depend on."""
+
+    tool: str
+    arm: str
+    company: int
+    date: str
+    call_id: str
+    signed: bool
+
+    @property
+    def whose(self) -> list[object]:
+        whose = self.company if self.tool == "slots" else self.call_id
+        return [self.tool, self.arm, whose, self.date, self.signed]
+
+
+@dataclass(frozen=True)
+class Wrote:
+    """A booking of a company, or of one that it does not name."""
+
+    company: int | None
 
 
 class World:
@@ -441,6 +468,60 @@ def test_what_an_arm_said_elsewhere_is_forgotten(arms: dict[str, object]) -> Non
 
     assert isinstance(world.look(call_of()), Fetch)
     world.hit(call_of(), "webhook")
+
+
+ASKED = st.builds(
+    Asked,
+    tool=st.sampled_from(["slots", "customer"]),
+    arm=st.sampled_from(list(ARMS)),
+    company=st.sampled_from([42, 43]),
+    date=st.sampled_from(["monday", "friday"]),
+    call_id=st.sampled_from(["call_7", "call_8"]),
+    signed=st.booleans(),
+)
+STEPS = st.one_of(
+    ASKED,
+    st.builds(Wrote, company=st.sampled_from([42, 43, None])),
+    st.sampled_from([1.0, 30.0, 59.0, 90.0]),
+)
+
+
+@given(steps=st.lists(STEPS, max_size=40))
+def test_nobody_ever_hears_what_is_not_theirs(steps: list[Asked | Wrote | float]) -> None:
+    """Not another customer's answer, the other arm's, or one that is too old or untrue by now.
+
+    Every answer says for whom it was, and when; a plain dict remembers when it stopped being true.
+    """
+    world = World()
+    untrue: dict[int | None, float] = {42: -1.0, 43: -1.0}
+    for step in steps:
+        now = world.clock.now()
+        if isinstance(step, float):
+            world.clock.advance(step)
+        elif isinstance(step, Wrote):
+            world.cached.wrote(call_of("book", company=step.company))
+            for company in untrue if step.company is None else [step.company]:
+                untrue[company] = now
+        else:
+            call = call_of(
+                step.tool,
+                company=step.company,
+                date=step.date,
+                call_id=step.call_id,
+                signed=step.signed,
+            )
+            found = world.look(call, step.arm)
+            if isinstance(found, Reply):
+                assert isinstance(found.body, bytes)
+                whose, asked = orjson.loads(found.body)
+                assert whose == step.whose
+                assert now - asked < 60.0
+                assert step.tool != "slots" or asked > untrue[step.company]
+            else:
+                assert found is not None
+                said = orjson.dumps([step.whose, now])
+                found.keep(kept(call, said), step.arm)
+                world.clock.advance(0.001)
 
 
 def test_it_is_bounded() -> None:

@@ -77,9 +77,7 @@ class Metrics:
         self.shed = c(
             "shed", "Requests turned away because this process had too much to do.",
             "reason", "kind")  # fmt: skip
-        self.repeats = c(
-            "repeats", "Requests to be sent to the same arm once more.", "arm", "outcome"
-        )
+        self.repeats = c("repeats", "Requests refused unread, to be asked anew.", "arm", "outcome")
         self.hedges = c(
             "hedges", "Second attempts beside a slow one, by the arm that was slow.",
             "from", "outcome")  # fmt: skip
@@ -99,6 +97,8 @@ class Metrics:
             "rules_last_reload_timestamp_seconds", "When a rules file was last taken."
         )
         self.inflight = g("inflight", "Exchanges under way.")
+        self.cache_entries = g("cache_entries", "Answers that the tool cache keeps.")
+        self.cache_bytes = g("cache_bytes", "Memory that they take, roughly.")
         self.live_calls = g("live_calls", "Calls seen lately and not ended.", "arm")
         self.loop_lag = g(
             "event_loop_lag_seconds", "How late the event loop is: the median of 5 ticks."
@@ -191,7 +191,7 @@ class Metrics:
             self.attempts.foresee(arm, "failed")
             self.config_faults[arm,] += 0
             self.live_calls.labels(arm).set_function(partial(live, arm))
-            for outcome in ("sent", "refused"):
+            for outcome in ("given", "refused"):
                 self.repeats[arm, outcome] += 0
             for outcome in ("won", "lost", "refused"):
                 self.hedges[arm, outcome] += 0
