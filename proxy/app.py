@@ -24,9 +24,9 @@ from proxy.adapters.tasks import Tasks
 from proxy.adapters.upstream import HttpUpstream, Sweep
 from proxy.adapters.watch import Watcher
 from proxy.admin.api import admin_application, observe_application
+from proxy.arm_rules import probed
 from proxy.core.exchange import Exchange
 from proxy.core.exchange_headers import headers_for_caller
-from proxy.core.health import HealthConfig
 from proxy.core.model import Kind, Reply
 from proxy.core.rules import Address, Rules
 from proxy.core.rules.admission import start_warnings
@@ -225,20 +225,13 @@ class App:
                 self.log.warning("restart_needed", key=name, running=str(before[name]))
 
     def _probed(self, rules: Rules, arm: Arm) -> Probed:
-        health = rules.backends[arm.name].health
-
         def covered() -> bool:
             line = self.handler.line
             if arm.name not in (line.to, line.otherwise):
                 return False
             return line.rescuer(arm.name, Kind.FUNCTION, self.clock.wall_ms()) is not None
 
-        config = (
-            HealthConfig(health.every, health.healthy_after, health.unhealthy_after)
-            if health
-            else None
-        )
-        return Probed(arm, covered, config, (health.path or "") if health else "")
+        return probed(rules, arm, covered)
 
     def _health(self) -> Reply:
         return self.operations.health()

@@ -16,7 +16,7 @@ from proxy.core.breaker_values import State
 from proxy.core.model import Kind, Reply
 from proxy.core.rules import Rules, SecretRef
 from proxy.errors import RulesError, SettingsError
-from proxy.wiring import Wiring, backend_paths, breaker_config, limit, tool_config
+from proxy.wiring import Wiring, backend_paths, limit, tool_config
 
 PLAIN = """
 version: 1
@@ -177,13 +177,31 @@ def test_a_limit_of_null_does_not_bind() -> None:
     assert found.depth == 300
 
 
-def test_a_breaker_is_told_what_the_rules_say() -> None:
-    said = "handler: webhook, breaker: {failures: 7, open_for: 5s, half_open: 2},"
-    text = PLAIN.replace("handler: webhook,", said) + "fallback: {last_resort: 4}\n"
-    config = breaker_config(rules(text), "webhook")
+async def test_a_reload_tells_the_breakers_what_the_rules_say_now(
+    make: Callable[..., Wiring],
+) -> None:
+    wiring = make()
+    wiring.commit(wiring.prepare(rules(), health))
+    said = "handler: webhook, breaker: {failures: 7, per_tool: true},"
+    text = PLAIN.replace("handler: webhook,", said) + "tools: {slots: {effect: read}}\n"
+    prepared = wiring.prepare(rules(text), health)
+    assert wiring.breakers["webhook"].config.failures == 5, "not before it is in force"
+    wiring.commit(prepared)
 
-    assert (config.failures, config.open_for, config.half_open) == (7, 5.0, 2)
-    assert config.last_resort == 4
+    breaker = prepared.line.arms["webhook"].breaker
+    assert [each.config.failures for each in breaker.each()] == [7, 7]
+    assert [each.tool for each in breaker.each()] == ["", "slots"]
+    wiring.commit(wiring.prepare(rules(), health))
+    assert breaker.each() == (breaker,)
+
+
+async def test_an_arms_answers_are_read_as_the_rules_say(make: Callable[..., Wiring]) -> None:
+    said = "handler: webhook, body_verdicts: [{when: {a: 1}, verdict: failed}],"
+    text = PLAIN.replace("handler: webhook,", said)
+    arms = make().prepare(rules(text), health).line.arms
+
+    assert arms["webhook"].by_rule is not None
+    assert arms["mcp"].by_rule is None
 
 
 async def test_a_tool_may_have_another_name_on_an_arm(make: Callable[..., Wiring]) -> None:

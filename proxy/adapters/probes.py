@@ -9,23 +9,23 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from typing import Final
+from dataclasses import dataclass, field
+from typing import Final, TypeAlias
 
-from backends.base import close
+from proxy.adapters.asking import Asking, ask
 from proxy.adapters.tasks import Tasks
-from proxy.core.breaker import Permit, Transition
+from proxy.core.breaker import Breaker, Permit, Transition
 from proxy.core.health import Health, HealthConfig, ProbeResult
-from proxy.core.model import Headers, Outbound, Reply
 from proxy.errors import ProbeFailed, UpstreamFailed
 from proxy.ports import Arm, Clock, Watch
 
-__all__ = ["ProbeResult", "Probed", "Probes", "ask"]
+__all__ = ["Asking", "ProbeResult", "Probed", "Probes"]
 
 GRACE: Final = 0.25
 """Seconds after the upstream's own deadline; only a backend's own waits ever need them."""
 
-_HEADERS: Final[Headers] = [(b"accept", b"*/*"), (b"user-agent", b"callsplit-probe")]
+Leased: TypeAlias = list[tuple[Breaker, Permit]]
+"""Who waits for a probe, the arm's own breaker before its tools'."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,52 +39,23 @@ class Probed:
     arm: Arm
     covered: Callable[[], bool]
     health: HealthConfig | None = None
-    health_path: str = ""
-
-
-async def ask(probed: Probed, deadline: float) -> None:
-    """One probe: the backend's own, else GET `health_path`, else a connection.
-
-    Raises `ProbeFailed` or `UpstreamFailed` if the arm is not well.
-    """
-    upstream = probed.arm.upstream
-
-    async def send(outbound: Outbound, *, dispatches: bool = True) -> Reply:
-        return await upstream.send(outbound, [], deadline=deadline)
-
-    own = getattr(probed.arm.backend, "probe", None)
-    if own is not None:
-        await own(send)
-    elif probed.health_path:
-        reply = await send(Outbound("GET", probed.health_path, list(_HEADERS)))
-        if not isinstance(reply.body, bytes):
-            await close(reply.body)
-        if not 200 <= reply.status < 300:
-            raise ProbeFailed(f"status {reply.status}")
-    else:
-        await upstream.connect(deadline=deadline)
+    asking: Asking = field(default_factory=Asking)
 
 
 class Prober:
     """Probes one arm, never twice at a time.  Runs until it is cancelled."""
 
     def __init__(
-        self,
-        probed: Probed,
-        *,
-        clock: Clock,
-        watch: Watch,
-        jitter: Callable[[], float],
-        before: Prober | None = None,
+        self, probed: Probed, *, clock: Clock, watch: Watch, jitter: Callable[[], float]
     ) -> None:
         self._probed = probed
-        self._arm = probed.arm
         self._clock = clock
         self._watch = watch
         self._jitter = jitter
         self._woken = asyncio.Event()
-        self._latest: ProbeResult | None = before._latest if before is not None else None
-        self._health = self._take_over(before)
+        self._latest: ProbeResult | None = None
+        self._health: Health | None = None
+        self.adopt(probed)
 
     @property
     def well(self) -> bool | None:
@@ -97,10 +68,22 @@ class Prober:
 
         Without active health a bad one is out of date once the breaker lets calls pass.
         """
-        latest, passing = self._latest, self._arm.breaker.is_passing
+        latest, passing = self._latest, self._probed.arm.breaker.is_passing
         if latest is not None and self._health is None and passing and not latest.ok:
             return None
         return latest
+
+    def adopt(self, probed: Probed) -> None:
+        """Go on under changed rules: what is known stays, and a probe under way goes on."""
+        self._probed = probed
+        config, health, now = probed.health, self._health, self._clock.now()
+        if config is None:
+            self._health = None
+        elif health is None:
+            self._health = Health(config, now, jitter=self._jitter())
+        elif config != health.config:
+            health.configure(config, now, jitter=self._jitter())
+        self.wake()
 
     def wake(self) -> None:
         """Look again what is due: the breaker has changed."""
@@ -112,18 +95,9 @@ class Prober:
             await self._rest()
             await self.look()
 
-    def _take_over(self, before: Prober | None) -> Health | None:
-        config, now = self._probed.health, self._clock.now()
-        if config is None:
-            return None
-        if before is None or before._health is None:
-            return Health(config, now)
-        before._health.configure(config, now)
-        return before._health
-
     async def _rest(self) -> None:
         """Until something is due or `wake`."""
-        due = self._arm.breaker.probe_at()
+        due = self._probed.arm.breaker.look_at()
         if self._health is not None:
             due = self._health.due_at if due is None else min(due, self._health.due_at)
         patience = None if due is None else due - self._clock.now()
@@ -137,55 +111,85 @@ class Prober:
 
     async def look(self) -> None:
         """Do what is due now, if anything."""
-        breaker, now = self._arm.breaker, self._clock.now()
-        self._tell(breaker.tick(now))
-        permit = breaker.probe_due(now)
-        if permit is None and (self._health is None or now < self._health.due_at):
+        probed, now = self._probed, self._clock.now()
+        breaker = probed.arm.breaker
+        for each in breaker.awaiting():
+            self._tell(each.tick(now))
+        leased = [(each, permit) for each in breaker.awaiting() if (permit := each.probe_due(now))]
+        if not leased and (self._health is None or now < self._health.due_at):
             return
-        result = await self._probe(now)
-        self._latest = result
-        self._settle(result, permit, self._clock.now())
+        try:
+            result = await self._probe(probed, now)
+        except asyncio.CancelledError:
+            self._cut(leased)
+            raise
+        if probed.arm.upstream is not self._probed.arm.upstream:
+            self._cut(leased)  # What it heard is of where the arm was before a reload.
+        elif result is None:
+            self._postpone()
+        else:
+            self._latest = result
+            self._settle(result, leased, self._clock.now())
 
-    async def _probe(self, began: float) -> ProbeResult:
-        patience = min(self._arm.timeout, self._arm.breaker.config.probe_lease)
-        detail = ""
+    async def _probe(self, probed: Probed, began: float) -> ProbeResult | None:
+        """One probe; None if it said nothing of the arm, because it never got there."""
+        arm, patience, detail = probed.arm, probed.asking.timeout, ""
+        if patience is None:
+            patience = min(arm.timeout, arm.breaker.config.probe_lease)
         try:
             async with asyncio.timeout(patience + GRACE):
-                await ask(self._probed, began + patience)
+                await ask(arm, probed.asking, began + patience)
         except TimeoutError:
             detail = "timeout: no answer in time"
         except (ProbeFailed, UpstreamFailed) as failure:
+            if isinstance(failure, UpstreamFailed) and failure.why == "full":
+                return None
             detail = str(failure) or "not well"
         except Exception as bug:  # of a user's backend: it must not end the probing
-            self._watch.crashed(f"probe {self._arm.name}", bug)
+            self._watch.crashed(f"probe {arm.name}", bug)
             detail = f"crashed: {type(bug).__name__}"
         ms = (self._clock.now() - began) * 1000
         return ProbeResult(not detail, self._clock.wall_ms(), ms, detail)
 
-    def _settle(self, result: ProbeResult, permit: Permit | None, now: float) -> None:
-        if permit is not None:
-            self._tell(self._arm.breaker.probe_ended(permit, result.ok, now))
+    def _settle(self, result: ProbeResult, leased: Leased, now: float) -> None:
+        arm = self._probed.arm
+        for breaker, permit in leased:
+            if breaker is arm.breaker or arm.breaker.is_asked:
+                self._tell(breaker.probe_ended(permit, result.ok, now))
+            else:  # The arm has just failed: that says nothing of its tools.
+                breaker.probe_cut(permit, now)
         if self._health is None:
             return
         changed = self._health.heard(result.ok, now, jitter=self._jitter())
         if self._health.well is False and not result.ok:
             self._unwell(result.detail, now, news=changed)
 
+    def _cut(self, leased: Leased) -> None:
+        now = self._clock.now()
+        for breaker, permit in leased:
+            breaker.probe_cut(permit, now)
+
+    def _postpone(self) -> None:
+        """The leases run out by themselves: whoever probed again at once would do so for ever."""
+        if self._health is not None:
+            self._health.postpone(self._clock.now(), jitter=self._jitter())
+
     def _unwell(self, detail: str, now: float, *, news: bool) -> None:
         """Open the breaker where others can answer; closing off the only arm would help nobody."""
+        arm = self._probed.arm
         if self._probed.covered():
-            self._tell(self._arm.breaker.trip(now))
+            self._tell(arm.breaker.trip(now))
         elif news:
             detail = f"unhealthy, and no other arm may answer: {detail}"
-            self._watch.config_fault(self._arm.name, detail)
+            self._watch.config_fault(arm.name, detail)
 
     def _tell(self, change: Transition | None) -> None:
         if change is not None:
-            self._watch.breaker_changed(self._arm.name, change)
+            self._watch.breaker_changed(self._probed.arm.name, change)
 
 
 class Probes:
-    """The probers of one rule set; a reload replaces them and keeps what they know."""
+    """The probers of one rule set; a reload keeps those whose arm stays."""
 
     def __init__(
         self,
@@ -200,23 +204,24 @@ class Probes:
         self._tasks = tasks
         self._jitter = jitter
         self._probers: dict[str, Prober] = {}
-        self._running: list[asyncio.Task[None]] = []
+        self._running: dict[str, asyncio.Task[None]] = {}
 
     def use(self, arms: Iterable[Probed]) -> None:
         """Probe these arms, and no others."""
-        self._stop()
-        before, self._probers = self._probers, {}
-        for probed in arms:
-            name = probed.arm.name
-            prober = Prober(
-                probed,
-                clock=self._clock,
-                watch=self._watch,
-                jitter=self._jitter,
-                before=before.get(name),
-            )
-            self._probers[name] = prober
-            self._running.append(self._tasks.start(prober.run(), f"probes {name}"))
+        wanted = {probed.arm.name: probed for probed in arms}
+        for name in self._probers.keys() - wanted.keys():
+            del self._probers[name]
+            self._running.pop(name).cancel()
+        for name, probed in wanted.items():
+            if name in self._probers:
+                self._probers[name].adopt(probed)
+            else:
+                self._begin(name, probed)
+
+    def _begin(self, name: str, probed: Probed) -> None:
+        prober = Prober(probed, clock=self._clock, watch=self._watch, jitter=self._jitter)
+        self._probers[name] = prober
+        self._running[name] = self._tasks.start(prober.run(), f"probes {name}")
 
     def wake(self, arm: str) -> None:
         """Look at once what is due at `arm`; call it whenever its breaker has changed."""
@@ -236,12 +241,9 @@ class Probes:
 
     async def aclose(self) -> None:
         """Stop probing."""
-        running = self._running
-        self._stop()
+        running = [*self._running.values()]
+        self._running = {}
+        for task in running:
+            task.cancel()
         if running:
             await asyncio.wait(running)
-
-    def _stop(self) -> None:
-        for task in self._running:
-            task.cancel()
-        self._running = []

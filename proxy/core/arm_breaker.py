@@ -61,6 +61,11 @@ class ArmBreaker(Breaker):
         }
         self._both = {}
 
+    @property
+    def is_asked(self) -> bool:
+        """At least some attempts, or probes, reach the arm."""
+        return self.state not in _SHUT
+
     def each(self) -> tuple[Breaker, ...]:
         """The arm's, then its tools'."""
         return (self, *self.tools.values())
@@ -68,7 +73,7 @@ class ArmBreaker(Breaker):
     def awaiting(self) -> Iterator[Breaker]:
         """Each that time or a probe may move on: no tool's while its arm is not asked at all."""
         yield self
-        if self.state not in _SHUT:
+        if self.is_asked:
             yield from self.tools.values()
 
     def admit(

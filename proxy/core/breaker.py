@@ -31,7 +31,6 @@ from proxy.core.trials import Trials
 
 __all__ = ["Breaker", "BreakerConfig", "Permit", "Role", "Snapshot", "State", "Transition"]
 
-
 _SUCCESS = Counts.SUCCESS  # Bound once: reading a member of an enumeration is slow in Python 3.11.
 
 
@@ -94,8 +93,9 @@ class Breaker:
             if self._failures:
                 self._well()
             return None if self._rates is None else self._rated(now, seconds, failed=False)
-        if permit.role is not Role.ROUTINE:
-            self._release(permit)
+        self._resorts.discard(permit)
+        if self._trials is not None:
+            self._trials.release(permit)
         if permit.era != self.era or counts is Counts.NOTHING:
             return None
         if counts is _SUCCESS:
@@ -181,11 +181,6 @@ class Breaker:
         self._resorts.add(permit := Permit(self.era, Role.LAST_RESORT))
         return permit
 
-    def _release(self, permit: Permit) -> None:
-        self._resorts.discard(permit)
-        if self._trials is not None:
-            self._trials.release(permit)
-
     def _well(self) -> None:
         """It answered: its run of failures is over, and what it asked for with them."""
         self._failures = 0
@@ -193,15 +188,18 @@ class Breaker:
 
     def _succeeded(self, permit: Permit, now: float, seconds: float) -> Transition | None:
         """A trial or a last resort went well; a passing breaker's permits never come here."""
-        slow = self.config.slow
-        if permit.role is Role.TRIAL and slow is not None and seconds > slow:
-            return self._open(now, "trial_slow")
         self._well()
         self._successes += 1
+        trials = self._trials if permit.role is Role.TRIAL else None
+        if trials is not None and seconds > (self.config.slow or math.inf):
+            trials.slow += 1
         if self._successes < self.config.half_open:
             return None
-        why: Why = "trials_passed" if permit.role is Role.TRIAL else "last_resort"
-        return self._enter(State.CLOSED, now, why)
+        if trials is None:
+            return self._enter(State.CLOSED, now, "last_resort")
+        if trials.slow and trials.slow * 100 >= self.config.slow_rate * self._successes:
+            return self._open(now, "trials_slow")
+        return self._enter(State.CLOSED, now, "trials_passed")
 
     def _failed(self, now: float, retry_after: float | None, seconds: float) -> Transition | None:
         self._failures += 1

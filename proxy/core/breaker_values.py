@@ -14,7 +14,7 @@ Why: TypeAlias = Literal[
     "time_up",  # it has rested long enough
     "probe_failed",
     "trial_failed",
-    "trial_slow",
+    "trials_slow",  # too many of them
     "trials_passed",
     "last_resort",  # it answered well where nobody else could
     "operator",
@@ -81,8 +81,9 @@ class BreakerConfig:
     def __post_init__(self) -> None:
         if min(self.failures, self.half_open, self.min_volume) < 1 or self.last_resort < 0:
             raise ValueError("failures, half_open and min_volume start at 1, last_resort at 0")
-        if min(self.open_for, self.open_max, self.probe_lease, self.window) <= 0:
-            raise ValueError("open_for, open_max, probe_lease and window are above 0")
+        times = (self.open_for, self.open_max, self.probe_lease, self.window)
+        if min(*times, 1.0 if self.slow is None else self.slow) <= 0:
+            raise ValueError("open_for, open_max, probe_lease, window and slow are above 0")
         rates = (self.slow_rate, 1 if self.failure_rate is None else self.failure_rate)
         if not all(0 < rate <= 100 for rate in rates):
             raise ValueError("rates are above 0 and up to 100")

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 SPREAD = 0.1
 """Share of the interval by which a probe may come earlier or later: replicas must not march."""
 
+FIRST_WITHIN = 10.0
+"""Seconds in which the first probe falls, or the interval, if that is shorter."""
+
 
 @dataclass(frozen=True, slots=True)
 class ProbeResult:
@@ -32,22 +35,25 @@ class HealthConfig:
 
 
 class Health:
-    """One arm's health.  `well` is None until enough is known to say."""
+    """One arm's health.  `well` is None until enough is known to say.
 
-    def __init__(self, config: HealthConfig, now: float) -> None:
+    Wherever it asks for `jitter`, that is a number from 0 to 1, anew each time.
+    """
+
+    def __init__(self, config: HealthConfig, now: float, *, jitter: float) -> None:
         self.config = config
         self.well: bool | None = None
-        self.due_at = now
+        # Replicas start together, and would probe together ever after.
+        self.due_at = now + jitter * min(config.every, FIRST_WITHIN)
         self._run_of: bool | None = None  # what the latest probes all said
         self._run = 0
 
     def heard(self, ok: bool, now: float, *, jitter: float) -> bool:
         """Take a probe's result and set when the next is due; True if `well` changed.
 
-        `jitter` is a number from 0 to 1, anew each time.  The first good probe is believed at
-        once: a fresh start need not prove itself.
+        The first good probe is believed at once: a fresh start need not prove itself.
         """
-        self.due_at = now + self.config.every * (1 + SPREAD * (2 * jitter - 1))
+        self.postpone(now, jitter=jitter)
         self._run = self._run + 1 if ok is self._run_of else 1
         self._run_of = ok
         if self.well is ok or self._run < self._needed(ok):
@@ -55,10 +61,15 @@ class Health:
         self.well = ok
         return True
 
-    def configure(self, config: HealthConfig, now: float) -> None:
-        """Go on under changed rules; what is known stays."""
+    def postpone(self, now: float, *, jitter: float) -> None:
+        """Probe again after the interval: this probe could say nothing."""
+        self.due_at = now + self.config.every * (1 + SPREAD * (2 * jitter - 1))
+
+    def configure(self, config: HealthConfig, now: float, *, jitter: float) -> None:
+        """Go on under changed rules; what is known stays, and replicas stay apart."""
+        if config.every != self.config.every:
+            self.due_at = min(self.due_at, now + config.every * jitter)
         self.config = config
-        self.due_at = min(self.due_at, now + config.every)
 
     def _needed(self, ok: bool) -> int:
         if not ok:

@@ -15,6 +15,7 @@ class Trials:
     def __init__(self, era: int, now: float, *, probe_lease: float, patience: float) -> None:
         self.probed = False
         self.probe_at = now  # when the next probe may go, unless `probed`
+        self.slow = 0  # exchanges that went well, but slowly
         self._era = era
         self._probe_lease = probe_lease
         self._patience = patience

@@ -3,38 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+import itertools
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from backends.base import Send
+from proxy.adapters.asking import Asking
 from proxy.adapters.probes import Probed, Prober, Probes
 from proxy.adapters.tasks import Tasks
 from proxy.core.arm_breaker import ArmBreaker
 from proxy.core.breaker import BreakerConfig, State, Transition
 from proxy.core.health import HealthConfig
 from proxy.core.model import Call, Counts, Headers, Kind, Outbound, Reply
+from proxy.core.verdict import FAILED_BODY
 from proxy.errors import ProbeFailed, UpstreamFailed
 from proxy.ports import Arm
 from tests.fakes import FakeClock, FakeWatch
 
 NEVER = 1e9
-
-
-class Stream:
-    """A body that must be closed."""
-
-    closed = False
-
-    def __aiter__(self) -> AsyncIterator[bytes]:
-        return self
-
-    async def __anext__(self) -> bytes:
-        raise AssertionError("a probe reads no body")
-
-    async def aclose(self) -> None:
-        self.closed = True
 
 
 class Endpoint:
@@ -120,17 +108,15 @@ class Desk:
         self.breaker = ArmBreaker(BreakerConfig(failures=1, probe_lease=10.0))
         self.covered = covered
         self.arm = Arm("mcp", backend or Plain(), self.endpoint, self.breaker, timeout)
-        self.probed = Probed(self.arm, lambda: self.covered, health, path)
-        self.prober = self.renewed()
-
-    def renewed(self, probed: Probed | None = None, before: Prober | None = None) -> Prober:
-        return Prober(
-            probed or self.probed,
-            clock=self.clock,
-            watch=self.watch,
-            jitter=lambda: 0.5,
-            before=before,
+        self.probed = self.ruled(health, Asking(path))
+        chances = itertools.chain([0.0], itertools.repeat(0.5))  # the first probe is due at once
+        self.prober = Prober(
+            self.probed, clock=self.clock, watch=self.watch, jitter=lambda: next(chances)
         )
+
+    def ruled(self, health: HealthConfig | None = None, asking: Asking | None = None) -> Probed:
+        """The arm under these rules."""
+        return Probed(self.arm, lambda: self.covered, health, asking or Asking())
 
     def open(self) -> None:
         permit = self.breaker.admit(self.clock.now(), safe=True, covered=True)
@@ -152,66 +138,30 @@ class Desk:
         return [what[1] for kind, what in self.watch.told if kind == "config_fault"]
 
 
-# What is asked.
+# What is heard.
 
 
-async def test_a_backends_own_probe_comes_first() -> None:
-    own = Own()
-    own.answers.put_nowait(None)
-    desk = Desk(own, health=HealthConfig(), path="/healthz")
+async def test_it_asks_as_the_rules_say() -> None:
+    desk = Desk(health=HealthConfig(), path="/api/health")
 
     await desk.prober.look()
 
-    send = own.asked.get_nowait()
-    assert desk.prober.result
-    assert desk.prober.result.ok
-    assert desk.endpoint.sent == []
-    await send(Outbound("POST", "/mcp", []), dispatches=False)
-    assert desk.endpoint.deadline == desk.clock.now() + 2.0
+    assert [outbound.target for outbound in desk.endpoint.sent] == ["/api/health"]
 
 
-async def test_without_one_the_health_path_is_asked() -> None:
-    desk = Desk(health=HealthConfig(), path="/api/health?deep=1")
-
-    await desk.prober.look()
-
-    [outbound] = desk.endpoint.sent
-    assert (outbound.method, outbound.target, outbound.body) == ("GET", "/api/health?deep=1", b"")
-    assert desk.prober.result
-    assert desk.prober.result.ok
-
-
-@pytest.mark.parametrize("status", [301, 404, 500, 503])
-async def test_any_status_but_2xx_is_a_bad_probe(status: int) -> None:
-    desk = Desk(health=HealthConfig(), path="/health")
-    desk.endpoint.reply = Reply(status)
+@pytest.mark.parametrize(
+    ("arms_own", "said", "patience"), [(2.0, None, 2.0), (30.0, None, 10.0), (2.0, 0.5, 0.5)]
+)
+async def test_a_probe_has_its_own_time_or_the_arms_but_no_longer_than_its_lease(
+    arms_own: float, said: float | None, patience: float
+) -> None:
+    desk = Desk(timeout=arms_own)
+    desk.prober.adopt(desk.ruled(HealthConfig(), Asking(timeout=said)))
+    desk.clock.advance(10.0)
 
     await desk.prober.look()
 
-    assert desk.prober.result
-    assert not desk.prober.result.ok
-    assert desk.prober.result.detail == f"status {status}"
-
-
-async def test_an_endless_answer_is_not_read() -> None:
-    body = Stream()
-    desk = Desk(health=HealthConfig(), path="/health")
-    desk.endpoint.reply = Reply(200, body=body)
-
-    await desk.prober.look()
-
-    assert body.closed
-    assert desk.prober.result
-    assert desk.prober.result.ok
-
-
-async def test_without_a_path_a_connection_is_proof_enough() -> None:
-    desk = Desk(health=HealthConfig(), timeout=30.0)
-
-    await desk.prober.look()
-
-    assert desk.endpoint.connects == 1
-    assert desk.endpoint.deadline == desk.clock.now() + 10.0, "a probe is lost after its lease"
+    assert desk.endpoint.deadline == desk.clock.now() + patience
 
 
 @pytest.mark.parametrize(
@@ -418,6 +368,7 @@ class House:
         self.watch = Wakes()
         self.tasks = Tasks(self.watch.crashed)
         self.settled: asyncio.Queue[None] = asyncio.Queue()
+        self.began = desk.probed.health is None
         self.probes = Probes(
             clock=desk.clock, watch=self.watch, tasks=self.tasks, jitter=self.jitter
         )
@@ -425,7 +376,10 @@ class House:
         self.probes.use([desk.probed])
 
     def jitter(self) -> float:
-        """Asked for once a result is in: the moment at which it is known."""
+        """Asked for at the beginning, then once a result is in: the moment at which it is known."""
+        if self.began is False:
+            self.began = True
+            return 0.0
         self.settled.put_nowait(None)
         return 0.5
 
@@ -444,7 +398,7 @@ class House:
         self.watch.breaker_changed("mcp", change)
 
 
-async def test_the_task_probes_at_start() -> None:
+async def test_the_task_begins_with_the_first_probe() -> None:
     own = Own()
     async with House(Desk(own, health=HealthConfig())) as house:
         await own.asked.get()
@@ -521,8 +475,7 @@ async def test_a_reload_keeps_what_is_known_and_forgets_arms_that_left() -> None
         own.answers.put_nowait(ProbeFailed("down"))
         await house.watch.heard.get()
 
-        renewed = Probed(desk.arm, lambda: True, HealthConfig(every=5.0))
-        house.probes.use([renewed])
+        house.probes.use([desk.ruled(HealthConfig(every=5.0))])
 
         assert house.probes.well("mcp") is False
         assert house.probes.result("mcp")
@@ -536,25 +489,151 @@ async def test_a_reload_keeps_what_is_known_and_forgets_arms_that_left() -> None
         house.probes.wake("mcp")
 
 
-async def test_active_health_can_be_switched_on_by_a_reload() -> None:
+async def test_active_health_can_be_switched_on_and_off_by_a_reload() -> None:
     desk = Desk()
-    with_health = Probed(desk.arm, lambda: True, HealthConfig())
+    desk.prober.adopt(desk.ruled(HealthConfig()))
+    await desk.prober.look()
+    switched_on = desk.prober.well
 
-    renewed = desk.renewed(with_health, before=desk.prober)
-    await renewed.look()
+    desk.prober.adopt(desk.ruled())
+    desk.clock.advance(600.0)
+    await desk.prober.look()
 
-    assert renewed.well is True
+    assert (switched_on, desk.prober.well) == (True, None)
+    assert desk.endpoint.connects == 1
 
 
-async def test_a_probe_lost_to_a_reload_does_not_wedge_the_breaker() -> None:
+async def test_a_probe_under_way_outlives_a_reload() -> None:
+    """Rules that change every few seconds must not keep an arm from ever being probed."""
     own = Own()
     desk = Desk(own)
     desk.half_open()
     async with House(desk) as house:
         await own.asked.get()
-        house.probes.use([desk.probed])
-        desk.clock.advance(10.0)
-        house.probes.wake("mcp")
+        house.probes.use([desk.ruled()])
+        own.answers.put_nowait(None)
 
+        async with asyncio.timeout(5):
+            while not desk.breaker.snapshot(0.0).probed:
+                await asyncio.sleep(0)
+        assert own.asked.empty()
+
+
+async def test_what_a_probe_heard_of_an_old_address_is_forgotten() -> None:
+    own = Own()
+    desk = Desk(own, health=HealthConfig(unhealthy_after=1))
+    desk.half_open()
+    looking = asyncio.ensure_future(desk.prober.look())
+    await own.asked.get()
+    moved = Arm("mcp", own, Endpoint(), desk.breaker, 2.0)
+    desk.prober.adopt(Probed(moved, lambda: True, HealthConfig(unhealthy_after=1)))
+    own.answers.put_nowait(ProbeFailed("down"))
+    await looking
+
+    assert desk.prober.result is None
+    assert desk.changes == [(State.HALF_OPEN, "time_up")]
+    own.answers.put_nowait(None)
+    await desk.prober.look()
+    assert desk.breaker.snapshot(0.0).probed
+
+
+async def test_a_probe_that_is_given_up_makes_room_for_the_next_at_once() -> None:
+    own = Own()
+    desk = Desk(own)
+    desk.half_open()
+    async with House(desk) as house:
+        await own.asked.get()
+        house.probes.use([])
+        while len(house.tasks):
+            await asyncio.sleep(0)
+
+        assert desk.breaker.look_at() == desk.clock.now()
+        house.probes.use([desk.probed])
         await own.asked.get()
         assert own.most == 1
+
+
+async def test_a_full_pool_says_nothing_of_the_arm() -> None:
+    desk = Desk(health=HealthConfig(every=10.0, unhealthy_after=1))
+    desk.half_open()
+    desk.endpoint.fails = UpstreamFailed("full", "every connection is in use", sent=False)
+
+    await desk.prober.look()
+    await desk.prober.look()
+
+    assert desk.endpoint.connects == 1, "nor is it asked again at once"
+    assert desk.prober.result is None
+    assert desk.prober.well is None
+    assert desk.changes == [(State.HALF_OPEN, "time_up")]
+    desk.endpoint.fails = None
+    desk.clock.advance(10.0)
+    await desk.prober.look()
+    assert desk.breaker.snapshot(0.0).probed
+
+
+async def test_a_full_pool_without_active_health_waits_for_the_lease() -> None:
+    desk = Desk()
+    desk.half_open()
+    desk.endpoint.fails = UpstreamFailed("full", "every connection is in use", sent=False)
+
+    await desk.prober.look()
+
+    assert desk.breaker.look_at() == desk.clock.now() + 10.0
+
+
+# Tools with breakers of their own.
+
+
+def with_tools(desk: Desk, *tools: str) -> None:
+    """Each of these tools is open, the arm is not."""
+    desk.breaker.name_tools(tools)
+    for tool in tools:
+        permit = desk.breaker.admit(desk.clock.now(), tool, safe=True, covered=True)
+        assert permit
+        change = desk.breaker.settle(permit, FAILED_BODY, desk.clock.now())
+        assert change
+        assert change.tool == tool
+
+
+async def test_one_probe_of_the_arm_lets_all_its_tools_be_tried() -> None:
+    desk = Desk()
+    with_tools(desk, "slots", "book")
+    desk.clock.advance(60.0)
+
+    await desk.prober.look()
+
+    assert desk.endpoint.connects == 1
+    snapshots = desk.breaker.tool_snapshots(0.0)
+    assert [one.probed for one in snapshots.values()] == [True, True]
+    told = [what[1].tool for kind, what in desk.watch.told if kind == "breaker"]
+    assert told == ["slots", "book"]
+
+
+async def test_a_bad_probe_opens_the_tool_again() -> None:
+    desk = Desk()
+    with_tools(desk, "slots")
+    desk.clock.advance(60.0)
+    desk.endpoint.fails = ProbeFailed("down")
+
+    await desk.prober.look()
+
+    assert desk.changes == [(State.HALF_OPEN, "time_up"), (State.OPEN, "probe_failed")]
+    assert desk.breaker.state is State.CLOSED
+
+
+async def test_a_probe_that_fails_the_arm_says_nothing_of_its_tools() -> None:
+    desk = Desk()
+    with_tools(desk, "slots")
+    desk.half_open()
+    desk.endpoint.fails = ProbeFailed("down")
+
+    await desk.prober.look()
+
+    slots = desk.breaker.tools["slots"]
+    assert desk.breaker.state is State.OPEN
+    assert slots.state is State.HALF_OPEN
+    assert slots.snapshot(0.0).setbacks == 0
+    desk.endpoint.fails = None
+    desk.clock.advance(120.0)
+    await desk.prober.look()
+    assert slots.snapshot(0.0).probed

@@ -18,6 +18,12 @@ from proxy.core.breaker_values import BreakerConfig, Permit, Role, State
         {"open_for": 0},
         {"open_max": -1},
         {"probe_lease": 0},
+        {"window": 0},
+        {"min_volume": 0},
+        {"slow": 0},
+        {"slow_rate": 0},
+        {"failure_rate": 0},
+        {"failure_rate": 100.1},
     ],
     ids=lambda wrong: next(iter(wrong)),
 )
@@ -31,6 +37,12 @@ def test_the_defaults_are_those_of_the_rules() -> None:
 
     assert (config.failures, config.open_for, config.half_open) == (5, 60.0, 3)
     assert (config.last_resort, config.open_max) == (10, 600.0)
+
+
+def test_only_a_rule_about_a_rate_needs_a_window() -> None:
+    assert not BreakerConfig(window=5.0, min_volume=1, slow_rate=1.0).rated
+    assert BreakerConfig(failure_rate=50.0).rated
+    assert BreakerConfig(slow=1.0).rated
 
 
 def test_a_breaker_that_is_switched_off_only_counts() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, PlainSerializer, PlainValidator, WithJsonSchema
 
@@ -10,6 +10,7 @@ from proxy.core.rules.base import Section
 from proxy.core.rules.parse import describe
 from proxy.core.rules.secret import Secret
 from proxy.core.rules.values import (
+    AsTuple,
     Count,
     CountOrZero,
     Duration,
@@ -31,6 +32,13 @@ def parse_statuses(value: Any) -> frozenset[int]:
     return frozenset(value)
 
 
+def above_zero(value: float) -> float:
+    """A rate that any attempt would reach is none; raises ValueError."""
+    if value <= 0:
+        raise ValueError("must be more than 0")
+    return value
+
+
 def _handler(value: str) -> str:
     parts = value.split(":")
     named = all(part.replace("-", "_").isidentifier() for part in parts[0].split("."))
@@ -48,29 +56,70 @@ Statuses = Annotated[
 ]
 
 
+Rate = Annotated[Percent, AfterValidator(above_zero)]
+
+
 class Breaker(Section):
     """When an arm counts as broken, and how it comes back."""
 
     enabled: bool = Field(True, description="false: counts and shows, never opens (metrics_only).")
     failures: Count = Field(5, description="Failures in a row that open it.")
-    open_for: Duration = Field(60.0, description="How long it stays open at first.")
+    open_for: Duration = Field(
+        60.0, description="How long it stays open at first; each failed half-open doubles it."
+    )
     open_max: Duration = Field(
-        600.0, description="The longest it stays open if the arm asks for more."
+        600.0,
+        description="The longest it stays open, whatever it asks for (Retry-After).",
     )
     window: Duration = Field(30.0, description="The sliding window of the two rates.")
-    min_volume: Count = Field(20, description="Exchanges in the window before a rate counts.")
-    failure_rate: Percent | None = Field(None, description="Failure rate that opens it.")
-    slow: Duration | None = Field(None, description="An exchange that takes longer is slow.")
-    slow_rate: Percent = Field(80.0, description="Rate of slow exchanges that opens it.")
+    min_volume: Count = Field(20, description="Attempts in the window before a rate counts.")
+    failure_rate: Rate | None = Field(
+        None, description="Part of the attempts in the window whose failure opens it."
+    )
+    slow: Duration | None = Field(
+        None, description="An attempt that takes longer is slow; null: no such rule."
+    )
+    slow_rate: Rate = Field(
+        80.0, description="Part of the attempts in the window whose slowness opens it."
+    )
     half_open: Count = Field(3, description="Successes one after another that close it again.")
+    per_tool: bool = Field(
+        False,
+        description="Each tool that `tools` names has its own: its failures close off it alone.",
+    )
+
+
+class BodyVerdict(Section):
+    """How an answer of this backend is judged if its JSON says so."""
+
+    when: dict[str, Any] = Field(
+        description="Dotted paths into the answer's JSON, each with its matcher."
+    )
+    verdict: Literal["failed", "business_no"] = Field(
+        description="failed: the backend did not do its work; business_no: it did, and declined."
+    )
 
 
 class Health(Section):
     """Active probing of an arm."""
 
     path: UrlPath | None = Field(None, description="Asked with GET; any 2xx is well.")
-    probe: str | None = Field(None, description="The handler's own probe, such as tools/list.")
+    expect: dict[str, Any] | None = Field(
+        None,
+        description="What the JSON at `path` must say too: dotted paths, each with a value, a list "
+        "of values or a matcher.",
+    )
+    probe: str | None = Field(
+        None,
+        description="server/discover or tools/list of MCP, or a read tool that is then called.",
+    )
+    arguments: dict[str, Any] | None = Field(
+        None, description="What the tool is called with, if the probe is one."
+    )
     every: Duration = Field(10.0, description="Time between two probes.")
+    timeout: Duration | None = Field(
+        None, description="Longest time for a probe; null: the backend's, at most 10s."
+    )
     healthy_after: Count = Field(2, description="Good probes in a row that make it well.")
     unhealthy_after: Count = Field(3, description="Bad probes in a row that make it unwell.")
 
@@ -109,6 +158,9 @@ class Backend(Section):
     tls: Tls = Field(Tls(), description="For https URLs.")
     not_executed: Statuses = Field(
         frozenset(), description="Statuses that promise: the tool has not run."
+    )
+    body_verdicts: Annotated[tuple[BodyVerdict, ...], AsTuple] = Field(
+        (), description="How its 2xx answers are judged by what they say; the first that fits wins."
     )
     breaker: Breaker = Field(Breaker(), description="When it counts as broken.")
     health: Health | None = Field(None, description="Active probing; null: none.")

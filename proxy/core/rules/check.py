@@ -20,12 +20,14 @@ _STAND_INS: dict[str, Any] = {
     "when": {"agent_id": "stand-in"},
     "header": "x-stand-in",
     "token": "env:STAND_IN",
+    "verdict": "failed",
 }
 """For required keys that are missing or faulty, so that the rest can still be judged."""
 
 _ITEM_STAND_INS: dict[str, Any] = {
     "overrides": {"when": {"agent_id": "stand-in"}, "percent": 0},
     "invalidates": "stand-in",
+    "body_verdicts": {"when": {"stand-in": 0}, "verdict": "failed"},
     "backends": {"handler": "stand-in"},
 }
 """For whole entries, so that those after them keep their place and their name is known."""

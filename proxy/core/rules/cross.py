@@ -9,7 +9,8 @@ from proxy.core.matchers import uses_request_fields
 from proxy.core.model import Effect
 from proxy.core.rules.arm import Backend
 from proxy.core.rules.caching import of_caching
-from proxy.core.rules.finding import Finding, Path
+from proxy.core.rules.cross_arm import of_arms_own
+from proxy.core.rules.finding import Finding, Path, of_when
 from proxy.core.rules.model import Rules
 from proxy.core.rules.split import Override
 from proxy.core.rules.tools import DEFAULT, resolve
@@ -26,6 +27,7 @@ def contradictions(rules: Rules) -> list[Finding]:
         *_of_arms(rules),
         *_of_overrides(rules),
         *_of_backends(rules),
+        *of_arms_own(rules),
         *_of_tools(rules),
         *of_caching(rules),
     ]
@@ -66,19 +68,10 @@ def _of_overrides(rules: Rules) -> Iterator[Finding]:
         path: Path = ("split", "overrides", index)
         below = when_faults(override.when)
         for at, message in below:
-            yield _of_when((*path, "when"), at, message)
+            yield of_when((*path, "when"), at, message)
         if (override.to is None) == (override.percent is None):
             yield Finding(path, "an override has either `to` or `percent`")
         yield from _of_target(rules, path, override, usable=not below)
-
-
-def _of_when(path: Path, at: str, message: str) -> Finding:
-    if not at:
-        return Finding(path, f"`when` {message}")
-    message, _, hint = message.partition("; ")
-    name = at.rpartition(".")[2]
-    what = f"item {int(name) + 1}:" if name.isdigit() else f"'{name}'"
-    return Finding((*path, at), f"{what} {message}", hint, at_key=message.startswith("is no "))
 
 
 def _of_target(rules: Rules, path: Path, override: Override, *, usable: bool) -> Iterator[Finding]:

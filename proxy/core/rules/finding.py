@@ -28,3 +28,13 @@ class Finding:
     def dotted(self) -> str:
         """The path as ops say it: `backends.mcp.timeout`."""
         return ".".join(str(part) for part in self.path)
+
+
+def of_when(path: Path, at: str, message: str, *, what: str = "when") -> Finding:
+    """A fault at the dotted path `at` below a `when`, or below another key of that language."""
+    if not at:
+        return Finding(path, f"`{what}` {message}")
+    message, _, hint = message.partition("; ")
+    name = at.rpartition(".")[2]
+    where = f"item {int(name) + 1}:" if name.isdigit() else f"'{name}'"
+    return Finding((*path, at), f"{where} {message}", hint, at_key=message.startswith("is no "))

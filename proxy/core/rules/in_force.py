@@ -7,16 +7,6 @@ from proxy.core.rules.walk import values
 
 NOT_YET = frozenset(
     {
-        "backends.*.breaker.window",
-        "backends.*.breaker.min_volume",
-        "backends.*.breaker.failure_rate",
-        "backends.*.breaker.slow",
-        "backends.*.breaker.slow_rate",
-        "backends.*.queue",
-        "backends.*.queue_timeout",
-        "limits.in_flight",
-        "limits.max_lag",
-        "limits.hops",
         "fallback.retry_budget",
         "tools.*.hedge",
         "tools.*.say_done",

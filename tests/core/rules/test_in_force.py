@@ -15,10 +15,9 @@ def test_what_is_written_and_does_nothing_yet_is_listed_once() -> None:
         tools={"get.slots": {"effect": "read", "cache": "5m", "cache_key": ["args", "x"]}},
         state_dir="/var/lib/callsplit",
     )
-    written["backends"]["mcp"]["breaker"] = {"failures": 3, "slow": "1s"}
+    written["backends"]["mcp"]["breaker"] = {"failures": 3, "slow": "1s"}  # in force
 
     assert not_in_force(rules(**written)) == [
-        "backends.mcp.breaker.slow",
         "rollout",
         "state_dir",
         "tools.get.slots.cache",

@@ -1,0 +1,224 @@
+"""What one probe asks, and what it takes for an answer."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import orjson
+import pytest
+
+from backends.base import BackendConfig, Send
+from backends.tools import ToolsBackend
+from proxy.adapters.asking import Asking, ask
+from proxy.core.arm_breaker import ArmBreaker
+from proxy.core.body_verdicts import BodyVerdicts
+from proxy.core.breaker_values import BreakerConfig
+from proxy.core.expect import LIMIT, Expected
+from proxy.core.model import Call, Headers, Kind, Outbound, Reply
+from proxy.core.probe_call import probe_call
+from proxy.core.verdict import BUSINESS_NO, FAILED_BODY
+from proxy.errors import ProbeFailed, UpstreamFailed
+from proxy.ports import Arm
+
+SLOTS = probe_call("get_slots", {"date": "tomorrow"}, frozenset({Kind.TOOLS}))
+WELL = Expected({"status": ["healthy", "ok"]})
+
+
+class Stream:
+    """A body in pieces, which must be closed."""
+
+    def __init__(self, *chunks: bytes) -> None:
+        self.closed = False
+        self._chunks = list(chunks)
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        if not self._chunks:
+            raise StopAsyncIteration
+        return self._chunks.pop(0)
+
+    async def aclose(self) -> None:
+        self.closed = True
+
+
+class Endpoint:
+    """An upstream that notes what it is asked."""
+
+    def __init__(self, reply: Reply | None = None) -> None:
+        self.reply = reply or Reply(200)
+        self.sent: list[Outbound] = []
+        self.deadlines: list[float] = []
+
+    async def send(
+        self,
+        outbound: Outbound,
+        extra: Headers,
+        *,
+        deadline: float,
+        linger: float = 0.0,
+        buffer: int | None = None,
+        late: Callable[[], bool] | None = None,
+    ) -> Reply:
+        assert not extra
+        self.sent.append(outbound)
+        self.deadlines.append(deadline)
+        return self.reply
+
+    async def connect(self, *, deadline: float) -> None:
+        self.deadlines.append(deadline)
+
+    async def aclose(self, grace: float) -> None: ...
+
+
+class Plain:
+    """A backend without a probe of its own."""
+
+    kinds = frozenset(Kind)
+
+    async def handle(self, call: Call, send: Send) -> Reply:
+        return await send(Outbound("POST", "/hook", list(call.head.end_to_end), call.body))
+
+
+class Own(Plain):
+    """A backend with one."""
+
+    async def probe(self, send: Send) -> None:
+        await send(Outbound("POST", "/own", []), dispatches=False)
+
+
+def arm(endpoint: Endpoint, backend: Any = None, **more: Any) -> Arm:
+    breaker = ArmBreaker(BreakerConfig())
+    return Arm("mcp", backend or Plain(), endpoint, breaker, 2.0, **more)
+
+
+async def failure(endpoint: Endpoint, asking: Asking, backend: Any = None, **more: Any) -> str:
+    """What a failing probe tells operators; "" if it does not fail."""
+    try:
+        await ask(arm(endpoint, backend, **more), asking, 7.0)
+    except (ProbeFailed, UpstreamFailed) as failed:
+        return str(failed)
+    return ""
+
+
+@pytest.mark.parametrize(
+    ("backend", "asking", "targets"),
+    [
+        (Plain(), Asking(), []),
+        (Own(), Asking(), ["/own"]),
+        (Plain(), Asking("/health?deep=1"), ["/health?deep=1"]),
+        (Own(), Asking("/health"), ["/health"]),
+        (Own(), Asking(call=SLOTS), ["/hook"]),
+    ],
+    ids=["connect", "own", "path", "path, though it has its own", "tool, though it has its own"],
+)
+async def test_what_the_rules_name_comes_first(
+    backend: Plain, asking: Asking, targets: list[str]
+) -> None:
+    endpoint = Endpoint()
+
+    assert await failure(endpoint, asking, backend) == ""
+
+    assert [outbound.target for outbound in endpoint.sent] == targets
+    assert endpoint.deadlines == [7.0]
+
+
+async def test_a_health_path_is_asked_plainly() -> None:
+    endpoint = Endpoint()
+    await ask(arm(endpoint), Asking("/health"), 7.0)
+
+    (outbound,) = endpoint.sent
+    assert (outbound.method, outbound.body) == ("GET", b"")
+    assert (b"user-agent", b"callsplit-probe") in outbound.headers
+
+
+@pytest.mark.parametrize("status", [301, 404, 500, 503])
+@pytest.mark.parametrize("expected", [None, WELL], ids=["any", "expected"])
+async def test_any_status_but_2xx_is_bad(status: int, expected: Expected | None) -> None:
+    body = Stream(b'{"status":"ok"}')
+
+    assert await failure(Endpoint(Reply(status, body=body)), Asking("/h", expected)) == (
+        f"status {status}"
+    )
+    assert body.closed
+
+
+async def test_an_answer_that_nobody_reads_is_left_at_once() -> None:
+    body = Stream(b"x" * 100)
+
+    assert await failure(Endpoint(Reply(200, body=body)), Asking("/h")) == ""
+    assert body.closed
+
+
+@pytest.mark.parametrize(
+    ("body", "detail"),
+    [
+        (b'{"status":"healthy"}', ""),
+        (b'{"status":"unhealthy"}', "status is not as expected"),
+        (b"<html>", "the answer is no JSON"),
+    ],
+)
+async def test_a_page_that_says_200_whatever_it_finds_is_read(body: bytes, detail: str) -> None:
+    """The guide's health page does."""
+    endpoint = Endpoint(Reply(200, body=body))
+
+    assert await failure(endpoint, Asking("/h", WELL)) == detail
+    assert (b"accept-encoding", b"identity") in endpoint.sent[0].headers
+    streamed = Endpoint(Reply(200, body=Stream(body[:9], body[9:])))
+    assert await failure(streamed, Asking("/h", WELL)) == detail
+
+
+async def test_a_page_without_end_is_not_read_to_its_end() -> None:
+    body = Stream(*[b" " * LIMIT] * 3)
+
+    assert "too large" in await failure(Endpoint(Reply(200, body=body)), Asking("/h", WELL))
+    assert body.closed
+
+
+@pytest.mark.parametrize(
+    ("reply", "detail"),
+    [
+        (Reply(200, body=b'{"slots":[]}'), ""),
+        (Reply(200, body=b'{"success":false}'), ""),
+        (Reply(404), ""),
+        (Reply(200, body=b'{"success":false,"status_code":500}'), "get_slots: failed, status 200"),
+        (Reply(500), "get_slots: failed, status 500"),
+        (Reply(503, [(b"retry-after", b"9")]), "get_slots: busy, status 503"),
+        (Reply(401), "get_slots: refused, status 401"),
+        (Reply(302), "get_slots: redirect, status 302"),
+        (Reply(200, verdict=FAILED_BODY), "get_slots: failed, status 200"),
+        (Reply(500, verdict=BUSINESS_NO), ""),
+    ],
+    ids=str,
+)
+async def test_a_tools_answer_is_judged_as_a_callers_would_be(reply: Reply, detail: str) -> None:
+    """A business "no" is well: the arm did its work."""
+    assert await failure(Endpoint(reply), Asking(call=SLOTS)) == detail
+
+
+async def test_the_rules_read_a_probes_answer_too() -> None:
+    by_rule = BodyVerdicts([({"state": "broken"}, FAILED_BODY)])
+    endpoint = Endpoint(Reply(200, body=b'{"state":"broken"}'))
+
+    assert await failure(endpoint, Asking(call=SLOTS), by_rule=by_rule) != ""
+
+
+async def test_a_tools_answer_that_streams_is_left() -> None:
+    body = Stream(b"x")
+
+    assert await failure(Endpoint(Reply(200, body=body)), Asking(call=SLOTS)) == ""
+    assert body.closed
+
+
+async def test_a_tool_is_asked_through_the_backend_in_the_arms_own_language() -> None:
+    backend = ToolsBackend(BackendConfig("mcp", path="/api/tools", bearer=b"ours"))
+    endpoint = Endpoint(Reply(200, body=b'{"success":true}'))
+
+    assert await failure(endpoint, Asking(call=SLOTS), backend) == ""
+
+    (outbound,) = endpoint.sent
+    assert outbound.target == "/api/tools"
+    assert orjson.loads(outbound.body) == {"tool": "get_slots", "arguments": {"date": "tomorrow"}}
+    assert (b"authorization", b"Bearer ours") in outbound.headers
