@@ -6,6 +6,7 @@ unchanged endpoints, breakers by arm, the split's history and records, the limit
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
@@ -15,10 +16,10 @@ from backends.base import BackendConfig, ToolConfig
 from proxy.adapters.clock import LoopClock
 from proxy.adapters.upstream import Endpoint, HttpUpstream, Sweep
 from proxy.adapters.watch import Watcher
+from proxy.arm_rules import body_verdicts, breaker_config, breaker_tools
 from proxy.core.addresses import Networks
 from proxy.core.arm_breaker import ArmBreaker
 from proxy.core.auth import AuthPolicy, Credentials
-from proxy.core.breaker_values import BreakerConfig
 from proxy.core.call_id import CallIds
 from proxy.core.entry import Entry
 from proxy.core.fields import fields
@@ -125,9 +126,11 @@ class Wiring:
         retired = [upstream for upstream in self.upstreams.values() if upstream not in kept]
         now = self._clock.now()
         for name, breaker in prepared.breakers.items():
-            change = breaker.configure(breaker_config(prepared.rules, name), now)
-            if change is not None:
-                self._watch.breaker_changed(name, change)
+            breaker.name_tools(breaker_tools(prepared.rules, name))
+            for each in breaker.each():
+                change = each.configure(breaker_config(prepared.rules, name), now)
+                if change is not None:
+                    self._watch.breaker_changed(name, change)
         if self._splitter is not None:
             self._splitter.sync(prepared.entry, arms=prepared.line.arms)
         self._splitter, self._edge = prepared.splitter, prepared.edge
@@ -169,7 +172,8 @@ class Wiring:
         return HttpUpstream(endpoint, clock=self._clock, sweep=self._sweep)
 
     def _breaker(self, name: str, rules: Rules) -> ArmBreaker:
-        return self.breakers.get(name) or ArmBreaker(breaker_config(rules, name))
+        known = self.breakers.get(name)
+        return known or ArmBreaker(breaker_config(rules, name), jitter=self._jitter)
 
     def _arm(
         self,
@@ -190,6 +194,7 @@ class Wiring:
             health_path=(entry.health.path or "") if entry.health else "",
             probe=(entry.health.probe or "") if entry.health else "",
             tools={tool: tool_config(tools, tool, name) for tool in tools.names},
+            by_rule=body_verdicts(entry),
             options=entry.options,
             wall_ms=self._clock.wall_ms,
         )
@@ -200,6 +205,7 @@ class Wiring:
             breaker,
             entry.timeout,
             entry.not_executed,
+            config.by_rule,
             in_process=entry.handler not in NETWORK_HANDLERS,
             sign=config.sign,
         )
@@ -251,19 +257,6 @@ def backend_paths(rules: Rules) -> list[str]:
     own = [urlsplit(entry.url or "").path for entry in rules.backends.values()]
     by_kind = [path for entry in rules.backends.values() for path in entry.paths.values()]
     return [path for path in (*own, *by_kind) if path not in ("", "/")]
-
-
-def breaker_config(rules: Rules, name: str) -> BreakerConfig:
-    """An arm's breaker as the rules want it."""
-    said = rules.backends[name].breaker
-    return BreakerConfig(
-        failures=said.failures,
-        open_for=said.open_for,
-        open_max=said.open_max,
-        half_open=said.half_open,
-        last_resort=rules.fallback.last_resort,
-        enabled=said.enabled,
-    )
 
 
 def tool_config(tools: ToolTable, tool: str, arm: str) -> ToolConfig:
