@@ -5,6 +5,7 @@ Reads the parts of a running sidecar; every value is plain JSON, without secrets
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -93,6 +94,7 @@ class SidecarOperations:
             "arms": {name: self._arm(name) for name in line.arms},
             "inflight": self._handler.inflight,
             "connections": self._listener.open_connections,
+            "tasks": len(asyncio.all_tasks()),
             "rules": {
                 "path": str(condition.loaded.path),
                 "digest": condition.loaded.digest,

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import io
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -51,6 +52,7 @@ async def test_the_status_page_tells_split_arms_and_rules(operations: SidecarOpe
     assert set(page["arms"]) == {"mcp", "webhook"}
     assert page["arms"]["mcp"]["breaker"]["state"] == "closed"
     assert page["rules"]["fault"] is None
+    assert page["tasks"] == len(asyncio.all_tasks())
     assert orjson.dumps(page)
 
 
