@@ -75,6 +75,7 @@ class BackendConfig:
     by_rule: BodyVerdicts | None = None  # for who judges an answer before it is translated
     options: Mapping[str, Any] = field(default_factory=dict)  # keys of a user's own backend
     wall_ms: Callable[[], int] = lambda: 0  # wall clock, ms since 1970 (for signatures)
+    may_repeat: Callable[[], bool] = lambda: True  # ask before sending once more what was refused
 
 
 Factory: TypeAlias = Callable[[BackendConfig], Backend]

@@ -44,6 +44,7 @@ class McpBackend:
         self._config = config
         self._targets = Targets(config.path, config.query, config.paths)
         self._credential = bearer_fields(config.bearer)
+        self._may_repeat = config.may_repeat
         self._names = {known: tool.name for known, tool in config.tools.items() if tool.name}
         query = f"?{config.query}" if config.query else ""
         self._peer = Peer(f"{config.path or '/mcp'}{query}", self._credential)
@@ -114,8 +115,9 @@ class McpBackend:
         """A request was turned away unread for how it was put: learn to put it better."""
         try:
             if refused_era(status, answer, era):
-                return await self._peer.learn_era(send) is not era
-            if isinstance(answer, RpcError) and answer.code == jsonrpc.HEADER_MISMATCH:
+                return self._may_repeat() and await self._peer.learn_era(send) is not era
+            mirrors = isinstance(answer, RpcError) and answer.code == jsonrpc.HEADER_MISMATCH
+            if mirrors and self._may_repeat():
                 before = self._mirrors(tool)
                 await self._peer.list_tools(era, send)
                 return self._mirrors(tool) != before

@@ -11,8 +11,10 @@ from proxy.core.arm_breaker import ArmBreaker
 from proxy.core.body_verdicts import BodyVerdicts
 from proxy.core.breaker import Transition
 from proxy.core.exchange import Attempt, Exchange
+from proxy.core.hedge import Pace
 from proxy.core.model import Call, Headers, Kind, Outbound, Reply, Verdict
 from proxy.core.outbox import Entry, Letter
+from proxy.core.retry_budget import RetryBudget
 
 
 class Clock(Protocol):
@@ -102,6 +104,8 @@ class Arm:
     by_rule: BodyVerdicts | None = None  # what the rules read in its bodies, for `judge_reply`
     in_process: bool = False  # runs here: its waits are not bounded by the upstream's deadline
     sign: bytes | None = field(default=None, repr=False)  # Retell key for what we send ourselves
+    retries: RetryBudget = field(default_factory=RetryBudget)  # hears of every attempt
+    pace: Pace = field(default_factory=Pace)  # hears how long tools take, for hedges
 
 
 class Watch(Protocol):
@@ -144,7 +148,7 @@ class Watch(Protocol):
         """Too much was under way; `reason` is one of `proxy.core.shedding`."""
 
     def repeated(self, arm: str, outcome: str) -> None:
-        """A request was to be sent to the same arm once more: `sent`, or `refused` (no budget)."""
+        """A request was to be sent to the same arm once more: `given`, or `refused` (no budget)."""
 
     def hedged(self, arm: str, outcome: str) -> None:
         """A second attempt beside a slow one at `arm`: `won`, `lost`, or `refused` (no budget)."""

@@ -24,9 +24,11 @@ from proxy.core.call_id import CallIds
 from proxy.core.entry import Entry
 from proxy.core.fields import fields
 from proxy.core.force import Force
+from proxy.core.hedge import Pace
 from proxy.core.limits import Limit
 from proxy.core.model import Kind, Reply
 from proxy.core.rescue import coverable
+from proxy.core.retry_budget import RetryBudget
 from proxy.core.rules import Backend as BackendRules
 from proxy.core.rules import Rules, SecretRef
 from proxy.core.rules.admission import requirements, start_faults
@@ -78,6 +80,7 @@ class Wiring:
     ) -> None:
         self.upstreams: Mapping[str, HttpUpstream] = {}
         self.breakers: Mapping[str, ArmBreaker] = {}
+        self._arms: Mapping[str, Arm] = {}
         self._splitter: Splitter | None = None
         self._edge: Edge | None = None
         self._clock = clock
@@ -96,8 +99,8 @@ class Wiring:
         upstreams = {name: self._upstream(name, entry) for name, entry in rules.backends.items()}
         breakers = {name: self._breaker(name, rules) for name in rules.backends}
         arms = {
-            name: self._arm(name, entry, tools, upstreams[name], breakers[name])
-            for name, entry in rules.backends.items()
+            name: self._arm(name, rules, tools, upstreams[name], breakers[name])
+            for name in rules.backends
         }
         entry = Entry.from_rules(
             rules.split, salt=self._salt(rules), at_ms=self._clock.wall_ms(), why="rules loaded"
@@ -135,6 +138,7 @@ class Wiring:
             self._splitter.sync(prepared.entry, arms=prepared.line.arms)
         self._splitter, self._edge = prepared.splitter, prepared.edge
         self.upstreams, self.breakers = prepared.upstreams, prepared.breakers
+        self._arms = prepared.line.arms
         return retired
 
     def _has(self, ref: SecretRef) -> bool:
@@ -178,11 +182,14 @@ class Wiring:
     def _arm(
         self,
         name: str,
-        entry: BackendRules,
+        rules: Rules,
         tools: ToolTable,
         upstream: HttpUpstream,
         breaker: ArmBreaker,
     ) -> Arm:
+        entry, before = rules.backends[name], self._arms.get(name)
+        retries = before.retries if before is not None else RetryBudget()
+        pace = before.pace if before is not None else Pace()
         url = urlsplit(entry.url or "")
         config = BackendConfig(
             name=name,
@@ -197,6 +204,7 @@ class Wiring:
             by_rule=body_verdicts(entry),
             options=entry.options,
             wall_ms=self._clock.wall_ms,
+            may_repeat=self._may_repeat(name, retries, rules.fallback.retry_budget / 100),
         )
         return Arm(
             name,
@@ -208,7 +216,17 @@ class Wiring:
             config.by_rule,
             in_process=entry.handler not in NETWORK_HANDLERS,
             sign=config.sign,
+            retries=retries,
+            pace=pace,
         )
+
+    def _may_repeat(self, arm: str, retries: RetryBudget, ratio: float) -> Callable[[], bool]:
+        def may_repeat() -> bool:
+            given = retries.take(self._clock.now(), ratio)
+            self._watch.repeated(arm, "given" if given else "refused")
+            return given
+
+        return may_repeat
 
     def _edge_rules(self, rules: Rules) -> EdgeRules:
         auth, limits, listen, force = rules.auth, rules.limits, rules.listen, rules.split.force

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from backends.mcp import McpBackend
 from proxy.adapters.clock import LoopClock
 from proxy.adapters.logs import configure
 from proxy.adapters.metrics import Metrics
@@ -81,6 +82,8 @@ async def test_what_has_not_changed_outlives_a_reload(make: Callable[..., Wiring
     for name in ("mcp", "webhook"):
         assert after.line.arms[name].upstream is before.line.arms[name].upstream
         assert after.line.arms[name].breaker is before.line.arms[name].breaker
+        assert after.line.arms[name].retries is before.line.arms[name].retries
+        assert after.line.arms[name].pace is before.line.arms[name].pace
     assert after.line.arms["mcp"].breaker.state is State.OPEN
     assert after.line.splitter.history.latest.percent == 50
 
@@ -109,6 +112,39 @@ async def test_preparing_changes_nothing(make: Callable[..., Wiring]) -> None:
     assert wiring.breakers is breakers
     splitter = wiring.prepare(rules(), health).splitter
     assert splitter.history.latest.percent == 25
+
+
+async def test_an_arm_is_asked_again_within_the_budget_of_the_rules(
+    make: Callable[..., Wiring],
+) -> None:
+    wiring = make()
+    given: dict[str, int] = {}
+    for budget in ("20%", "0%"):
+        text = f"{PLAIN}\nfallback: {{retry_budget: {budget}}}".replace("tools,", "mcp,")
+        prepared = wiring.prepare(rules(text), health)
+        wiring.commit(prepared)
+        arm = prepared.line.arms["mcp"]
+        assert isinstance(arm.backend, McpBackend)
+        for _ in range(1000):
+            arm.retries.asked(LoopClock().now())
+        given[budget] = sum(arm.backend._may_repeat() for _ in range(1000))
+
+    assert given == {"20%": 200, "0%": 0}
+    repeats = wiring._watch.metrics.repeats
+    assert (repeats["mcp", "given"], repeats["mcp", "refused"]) == (200, 1800)
+
+
+async def test_a_pool_waits_and_the_edge_sheds_as_the_rules_say(
+    make: Callable[..., Wiring],
+) -> None:
+    text = PLAIN.replace('hook",', 'hook", queue: 7, queue_timeout: 40ms,')
+    limits = "limits: {in_flight: 10, max_lag: 100ms, hops: 5}"
+    prepared = make().prepare(rules(f"{text}\n{limits}"), health)
+
+    endpoint = prepared.upstreams["webhook"].endpoint
+    assert (endpoint.queue, endpoint.queue_timeout) == (7, 0.04)
+    edge = prepared.edge._rules
+    assert (edge.in_flight, edge.max_lag, edge.hops) == (10, 0.1, 5)
 
 
 async def test_a_breaker_switched_off_by_rules_is_told(make: Callable[..., Wiring]) -> None:

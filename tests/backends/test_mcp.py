@@ -356,6 +356,30 @@ async def test_a_server_that_vanishes_while_its_era_is_asked_for_has_still_refus
     assert reply.verdict.ran is Ran.NO
 
 
+@pytest.mark.parametrize(
+    "refusing", [json_reply(b"", 404), rpc_error(-32020, "header is missing", status=400)]
+)
+async def test_without_a_budget_for_repeats_a_refusal_stands(refusing: Answer) -> None:
+    """A server that refuses everybody must not be asked twice by everybody."""
+    asked: list[bool] = []
+
+    def may_repeat() -> bool:
+        asked.append(True)
+        return False
+
+    arm = McpBackend(BackendConfig("mcp", path="/mcp", may_repeat=may_repeat))
+    await arm.handle(make_call(Kind.FUNCTION), ScriptedSend(Server()))
+    assert not asked
+    send = ScriptedSend(Server(tools_call=refusing))
+
+    reply = await arm.handle(make_call(Kind.FUNCTION), send)
+
+    assert reply.verdict is not None
+    assert (reply.verdict.label, reply.verdict.ran) == ("refused", Ran.NO)
+    assert send.methods == ["tools/call"]
+    assert asked == [True]
+
+
 @pytest.mark.parametrize("version", ["2026-07-28", "2025-11-25"])
 async def test_mcp_is_relayed_byte_for_byte_without_the_callers_credential(version: str) -> None:
     call = mcp_call(version=version)
