@@ -6,10 +6,11 @@ STAMP  := $(VENV)/.installed
 DEMO_ARGS ?=
 BENCH_ARGS ?=
 PROOF_ARGS ?=
+CHAOS_ARGS ?=
 TEST_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test lint bench proof generate clean
+.PHONY: help demo serve test lint bench proof cycle chaos generate clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' Makefile
@@ -40,6 +41,12 @@ bench: $(STAMP) ## CPU and latency side by side with Envoy, nginx and a naive pr
 
 proof: $(STAMP) ## a million requests, reloads under traffic, start time (JSON out)
 	@$(BIN)/python tests/bench/run_proof.py $(PROOF_ARGS)
+
+cycle: $(STAMP) ## what callers notice of a breaker's cycle, beside Envoy (half a minute)
+	@$(BIN)/python tests/bench/run_proof.py --only cycle --out results/cycle.json
+
+chaos: $(STAMP) ## ten minutes of kills, freezes and restarts; nothing may be lost or run twice
+	@$(BIN)/python tests/chaos/run_chaos.py $(CHAOS_ARGS)
 
 generate: $(STAMP) ## write the generated files anew (schema, table of the rules)
 	@$(BIN)/python -m proxy rules schema > rules/rules.schema.json
