@@ -23,6 +23,16 @@ def get(port: int, path: str) -> tuple[int, Any]:
         connection.close()
 
 
+def text(port: int, path: str) -> str:
+    """A page as it is."""
+    connection = HTTPConnection("127.0.0.1", port, timeout=5)
+    try:
+        connection.request("GET", path)
+        return connection.getresponse().read().decode()
+    finally:
+        connection.close()
+
+
 def await_ready(port: int, seconds: float = 20.0) -> None:
     """Return when /ready says 200.  Raises `Broken` if it does not."""
     ends = time.monotonic() + seconds

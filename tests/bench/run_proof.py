@@ -1,4 +1,4 @@
-"""`make proof`: start time, a million requests, reloads under traffic, decision time, latency.
+"""`make proof`: start, decision time, latency, breaker cycle, reloads, a million requests.
 
 Everything runs on 127.0.0.1.  Takes some minutes; progress is told on standard error.
 """
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 if TYPE_CHECKING:
     from tests.bench.place import Peer
 
-PARTS = ("start", "decision", "latency", "reloads", "endurance", "tracking")
+PARTS = ("start", "decision", "latency", "cycle", "reloads", "endurance", "tracking")
 
 
 def arguments() -> argparse.Namespace:
@@ -26,7 +26,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--requests", type=int, default=1_000_000, help="default: 1000000")
     parser.add_argument("--reloads", type=int, default=100, help="default: 100")
     parser.add_argument("--rate", type=float, default=500.0, help="for latency; default: 500/s")
-    parser.add_argument("--no-envoy", action="store_true", help="latency without Envoy beside it")
+    parser.add_argument(
+        "--no-envoy", action="store_true", help="latency without Envoy, and no cycle"
+    )
     parser.add_argument("--only", default=",".join(PARTS), help=f"some of {','.join(PARTS)}")
     parser.add_argument("--out", type=Path, help="JSON file; default: results/proof.json")
     return parser.parse_args()
@@ -56,6 +58,7 @@ def main() -> int:
 def prove(asked: argparse.Namespace) -> dict[str, dict[str, Any]]:
     """The parts that were asked for, in a fixed order."""
     from tests.bench import proofs
+    from tests.bench.cycle import breaker_cycle
     from tests.bench.peers import callsplit, envoy
     from tests.bench.rounds import scratch
 
@@ -68,6 +71,8 @@ def prove(asked: argparse.Namespace) -> dict[str, dict[str, Any]]:
             results["start"] = proofs.start_time(directory, say)
         if "decision" in parts:
             results["decision"] = proofs.decision()
+        if "cycle" in parts and not asked.no_envoy:
+            results["cycle"] = breaker_cycle(directory, say)
         if not {"latency", "reloads", "endurance", "tracking"} & set(parts):
             return results
         rig = proofs.rig_of(stack, directory, peers)
