@@ -19,6 +19,9 @@ def unsound(reply: object) -> str:
     body: object = reply.body
     if not isinstance(body, bytes | AsyncIterator):
         return "a body that is neither bytes nor an async iterator"
+    ttl: object = reply.ttl
+    if ttl is not None and not isinstance(ttl, int | float):
+        return "a ttl that is no number"
     for field in reply.headers:
         if not _is_pair(field):
             return "a header that is no pair of bytes"

@@ -29,6 +29,7 @@ def test_a_sound_answer_has_nothing_wrong() -> None:
         (Reply("200"), "no final status"),  # type: ignore[arg-type]
         (Reply(200, [], "text"), "a body"),  # type: ignore[arg-type]
         (Reply(200, [], None), "a body"),  # type: ignore[arg-type]
+        (Reply(200, ttl="5s"), "a ttl"),  # type: ignore[arg-type]
         (Reply(200, [("a", "b")]), "no pair"),  # type: ignore[list-item]
         (Reply(200, [(b"a", b"b", b"c")]), "no pair"),  # type: ignore[list-item]
         (Reply(200, [[b"a", b"b"]]), "no pair"),  # type: ignore[list-item]
