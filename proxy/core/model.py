@@ -63,6 +63,7 @@ class Reason(StrEnum):
     RESCUE_STATUS = "rescue_status"
     RESCUE_BODY = "rescue_body"
     RESCUE_CONFIG = "rescue_config"
+    HEDGED = "hedged"
     REPLAYED = "replayed"
     CACHED = "cached"
     LAST_ANSWER = "last_answer"
