@@ -28,12 +28,15 @@ from proxy.arm_rules import probed
 from proxy.core.exchange import Exchange
 from proxy.core.exchange_headers import headers_for_caller
 from proxy.core.model import Kind, Reply
+from proxy.core.replay import ReplayGuard
+from proxy.core.replay_events import EventGuard
 from proxy.core.rules import Address, Rules
 from proxy.core.rules.admission import start_warnings
 from proxy.core.rules.fault_text import headline
 from proxy.core.rules.parse import parse_address
 from proxy.errors import Fault, Refused, RulesError, SettingsError
 from proxy.handler import Handler
+from proxy.once import Once
 from proxy.operations import Condition, SidecarOperations
 from proxy.ports import Arm
 from proxy.settings import Settings
@@ -86,8 +89,10 @@ class App:
             load=self._load,
         )
         prepared = self.wiring.prepare(rules, self._health)
+        self.once = Once(ReplayGuard(), EventGuard(), clock=clock, watch=self.watcher)
         self.handler = Handler(
             prepared.line,
+            once=self.once,
             clock=clock,
             watch=self.watcher,
             new_id=new_id,
@@ -188,7 +193,7 @@ class App:
             upstream.retire()  # an exchange that began under the old rules may still send there
             self._retired.append(upstream)
         self._retired = [upstream for upstream in self._retired if upstream.busy]
-        self.metrics.pools = self.wiring.upstreams
+        self.metrics.pools, self.metrics.breakers = self.wiring.upstreams, self.wiring.breakers
         line, rules, condition = prepared.line, prepared.rules, self.condition
         self.handler.line = line
         condition.loaded, condition.fault = loaded, None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any, TypeAlias
 
 from msgspec import Struct
@@ -18,14 +19,18 @@ from proxy.core.soundness import unsound
 from proxy.core.tool_table import Terms
 from proxy.core.verdict import BREAKER_OPEN, CUT, judge_failure, judge_reply
 from proxy.errors import UpstreamFailed
+from proxy.once import Ticket
 from proxy.ports import Arm, Clock, Watch
-from proxy.relay import Sender, Settled
+from proxy.relay import Sender, Settled, let_go
 
 TIMED = frozenset({Kind.EVENT, Kind.INBOUND, Kind.ALERT})
 """Kinds that Retell gives 10 s in all: their budget bounds every attempt."""
 
 STATUS_ONLY = frozenset({Kind.EVENT, Kind.ALERT})
 """Kinds whose answer is its status."""
+
+LATE = judge_failure(UpstreamFailed("timeout", "it may still answer", sent=True), dispatched=True)
+"""The verdict on a write at its deadline; what it answers later is nobody's but the guard's."""
 
 _OTHER = Kind.OTHER  # Bound once: reading a member of an enumeration is slow in Python 3.11.
 _FIRST, _SECOND = (b"x-callsplit-attempt", b"1"), (b"x-callsplit-attempt", b"2")
@@ -35,7 +40,7 @@ Start: TypeAlias = Callable[
 ]
 
 
-class Plan(Struct, frozen=True, gc=False):
+class Plan(Struct, gc=False):
     """Where one call goes, and what may happen if that fails."""
 
     arm: Arm
@@ -45,6 +50,8 @@ class Plan(Struct, frozen=True, gc=False):
     budget_ends: float  # clock seconds
     min_attempt: float  # seconds of the budget that a rescue must find left
     headers: Headers  # the exchange's own, for the arms
+    ticket: Ticket | None = None  # of a write that must not run twice
+    leave: Callable[[], None] | None = None  # answers the caller of a write that is late
 
 
 class Attempts:
@@ -63,7 +70,7 @@ class Attempts:
         The permit goes back here, or when an answer that streams has ended.
         """
         began, last = self._clock.now(), rescue or plan.other is None
-        permit = arm.breaker.admit(began, safe=plan.terms.safe, covered=not last)
+        permit = arm.breaker.admit(began, call.tool, safe=plan.terms.safe, covered=not last)
         if permit is None:
             return None, self._attempted(Attempt(arm.name, BREAKER_OPEN, 0.0), x)
         until = attempt_deadline(
@@ -74,16 +81,22 @@ class Attempts:
             last=last,
             hard=call.kind in TIMED,
         )
+        ticket, late = plan.ticket, None
+        if ticket is not None:
+            ticket.asked = True
+            if plan.leave is not None:
+                late = partial(self._left, arm, permit, began, plan, x)
         send = Sender(
             arm.upstream,
             [*plan.headers, _SECOND if rescue else _FIRST],
             deadline=until,
             linger=plan.terms.linger,
+            late=late,
         )
         reply, verdict, streams = None, CUT, False
         try:
             if arm.in_process:
-                reply = await self._ask_here(arm, call, send, until, plan.terms.linger)
+                reply = await self._ask_here(arm, call, send, until, plan.terms.linger, late)
             else:
                 reply = await arm.backend.handle(call, send)
             verdict = reply.verdict or judged(reply, arm, call.kind)
@@ -96,20 +109,55 @@ class Attempts:
             verdict = judge_failure(crash, dispatched=send.dispatched or arm.in_process)
         finally:
             ended = self._clock.now()
-            if not streams:
-                self._hand_back(arm, permit, verdict, ended)
+            if not streams and (ticket is None or not ticket.left):
+                self._hand_back(arm, permit, verdict, ended, ended - began)
+        if ticket is not None and ticket.left:
+            return reply, await self._came_late(arm, reply, verdict)
         if streams and reply is not None:
             keep = verdict.delivers or call.kind is _OTHER
-            await self._hold(arm, permit, reply, verdict, keep=keep, linger=plan.terms.linger)
+            await self._hold(
+                arm,
+                permit,
+                reply,
+                verdict,
+                seconds=ended - began,
+                keep=keep,
+                linger=plan.terms.linger,
+            )
         status = reply.status if reply is not None else 0
         return reply, self._attempted(Attempt(arm.name, verdict, ended - began, status), x)
 
+    def _left(self, arm: Arm, permit: Permit, began: float, plan: Plan, x: Exchange) -> bool:
+        """A write is late: its arm has failed so far, its caller hears so, and it goes on."""
+        assert plan.leave is not None
+        now = self._clock.now()
+        self._hand_back(arm, permit, LATE, now, now - began)
+        self._attempted(Attempt(arm.name, LATE, now - began), x)
+        plan.leave()
+        return True
+
+    async def _came_late(self, arm: Arm, reply: Reply | None, verdict: Verdict) -> Verdict:
+        """What became of a write whose caller has left."""
+        self._watch.answered_late(arm.name, verdict)
+        if reply is not None and not isinstance(reply.body, bytes):
+            await let_go(reply.body, 0.0)
+        return verdict
+
     async def _ask_here(
-        self, arm: Arm, call: Call, send: Sender, until: float, linger: float
+        self,
+        arm: Arm,
+        call: Call,
+        send: Sender,
+        until: float,
+        linger: float,
+        late: Callable[[], bool] | None,
     ) -> Reply:
         """The answer of a backend that works in this process, and so is bounded in time here."""
         task = self._start(caught(arm.backend.handle(call, send)), f"backend {arm.name}")
         await asyncio.wait({task}, timeout=until - self._clock.now())
+        if not task.done() and linger > 0 and late is not None and late():
+            await asyncio.wait({task}, timeout=linger)
+            linger = 0.0
         if not task.done():  # a write is never cut short: it has its time to finish
             asyncio.get_running_loop().call_later(linger, task.cancel)
             raise UpstreamFailed("timeout", "the backend took too long", sent=True)
@@ -129,6 +177,7 @@ class Attempts:
         reply: Reply,
         verdict: Verdict,
         *,
+        seconds: float,
         keep: bool,
         linger: float,
     ) -> None:
@@ -141,7 +190,7 @@ class Attempts:
         def ended(failure: UpstreamFailed | None, whole: bool) -> None:
             cut = judge_failure(failure, dispatched=True) if failure else CUT
             shown = verdict if whole or not keep else cut
-            self._hand_back(arm, permit, shown, self._clock.now())
+            self._hand_back(arm, permit, shown, self._clock.now(), seconds)
 
         assert not isinstance(reply.body, bytes)
         goes_on = keep and media_type(reply.headers) == EVENTS
@@ -149,8 +198,10 @@ class Attempts:
         if not keep:
             await reply.body.aclose()
 
-    def _hand_back(self, arm: Arm, permit: Permit, verdict: Verdict, now: float) -> None:
-        change = arm.breaker.record(permit, verdict.counts, now, verdict.retry_after)
+    def _hand_back(
+        self, arm: Arm, permit: Permit, verdict: Verdict, now: float, seconds: float
+    ) -> None:
+        change = arm.breaker.settle(permit, verdict, now, seconds)
         if change is not None:
             self._watch.breaker_changed(arm.name, change)
 

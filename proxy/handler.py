@@ -1,8 +1,8 @@
 """THE path of a request, read top to bottom: handle -> serve -> attempt.
 
 address, guard, size, anything presented (edge.screen) -> body (edge.body) -> kind, call ID, tool
-(recognise) -> credentials hold (edge.authorise) -> limit (edge.meter) -> decision (splitter)
--> permit, attempt, verdict -> maybe the rescue -> answer -> account.
+(recognise) -> credentials hold (edge.authorise) -> has it run already? (once) -> limit (edge.meter)
+-> decision (splitter) -> permit, attempt, verdict -> maybe the rescue -> answer -> account.
 
 Every way out ends in `_account`, and every permit goes back.
 """
@@ -11,12 +11,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 
 from proxy.attempt import TIMED, Attempts, Plan, Start
-from proxy.core.dialects.last_answer import last_answer
+from proxy.core.dialects.kept import again
+from proxy.core.dialects.last_answer import done_answer, last_answer
 from proxy.core.exchange import Exchange
 from proxy.core.exchange_headers import headers_for_arms, headers_for_caller
 from proxy.core.fields import fields
+from proxy.core.head import drop
 from proxy.core.model import (
     TOOL_KINDS,
     Call,
@@ -29,6 +32,7 @@ from proxy.core.model import (
     Verdict,
 )
 from proxy.core.recognise import recognise
+from proxy.core.replay_values import Full, Replay, Wait
 from proxy.core.rescue import (
     combine,
     in_time,
@@ -37,14 +41,20 @@ from proxy.core.rescue import (
     says_pending,
 )
 from proxy.core.routes import RouteId
+from proxy.core.rules.tools import Tool
 from proxy.edge import Visit
 from proxy.errors import ClientGone, Refused, UpstreamFailed
 from proxy.line import Line
+from proxy.once import Heard, Once, Ticket
 from proxy.ports import Clock, Incoming, Watch
 from proxy.relay import Settled
 
 # Bound once: reading a member of an enumeration is slow in Python 3.11.
 _HEALTH, _LLM, _OTHER = RouteId.HEALTH, Kind.LLM, Kind.OTHER
+
+
+REPLAYED = (b"x-callsplit-replayed", b"true")
+IDEMPOTENCY_KEY = b"idempotency-key"  # draft-ietf-httpapi-idempotency-key-header
 
 
 class Handler:
@@ -54,13 +64,21 @@ class Handler:
     """
 
     def __init__(
-        self, line: Line, *, clock: Clock, watch: Watch, new_id: Callable[[], str], start: Start
+        self,
+        line: Line,
+        *,
+        once: Once,
+        clock: Clock,
+        watch: Watch,
+        new_id: Callable[[], str],
+        start: Start,
     ) -> None:
         self.line = line  # replaced as a whole by a reload
         self.inflight = 0
         self._clock = clock
         self._watch = watch
         self._new_id = new_id
+        self._once = once
         self._attempts = Attempts(clock=clock, watch=watch, start=start)
 
     async def handle(self, incoming: Incoming) -> Reply:
@@ -78,13 +96,16 @@ class Handler:
             reply = nobody_hears()
         except asyncio.CancelledError:
             x.outcome = "gone"
-            self._account(x, 499, 0)
+            if not x.ended:
+                self._account(x, 499, 0)
             raise
         except Exception as bug:
             self._watch.crashed("exchange", bug)
             x.outcome, x.code = "failed", "internal_error"
             oops = Refused(500, x.code, "Something went wrong here.")
             reply = line.edge.refuse(oops, x.request_id)
+        if x.ended:
+            return reply  # The caller has been answered, while a late write went on.
         if incoming.gone and isinstance(reply.body, bytes):
             x.outcome, reply = "gone", nobody_hears()
         return self._answer(line, x, reply)
@@ -102,10 +123,33 @@ class Handler:
             return await self._pass_through(line, visit, body, x)
         call = recognise(visit.route, visit.head, body, line.ids)
         x.kind, x.call_id, x.tool, x.event = call.kind, call.id, call.tool, call.event
-        wall_ms = self._clock.wall_ms()
-        line.edge.authorise(call, visit, wall_ms)
+        line.edge.authorise(call, visit, self._clock.wall_ms())
         if call.kind is _LLM:
             raise Refused(501, "not_implemented", "Custom LLM sockets are not carried yet.")
+        return await self._answer_call(line, incoming, call, visit, x)
+
+    async def _answer_call(
+        self, line: Line, incoming: Incoming, call: Call, visit: Visit, x: Exchange
+    ) -> Reply:
+        """From a call to its answer; a write is run once, whoever asks how often."""
+        terms = line.tools.terms(call)
+        step = self._once.begin(call, terms, x.started)
+        while isinstance(step, Heard):
+            taken = await self._once.taken(step, x.started + terms.budget)
+            if taken is not False:
+                return self._heard(line, call, x, taken=taken)
+            step = self._once.begin(call, terms, self._clock.now())
+        if step is not None and not isinstance(step, Ticket):
+            return await self._repeat(line, call, step, x, terms.budget)
+        try:
+            turned_away = self._meter(line, call, visit, x)
+            return turned_away or await self._run(line, incoming, call, visit, step, x)
+        finally:
+            if step is not None:
+                self._once.abandon(step)
+
+    def _meter(self, line: Line, call: Call, visit: Visit, x: Exchange) -> Reply | None:
+        """What a caller hears who asks too much; None: go on."""
         try:
             line.edge.meter(call, visit, x.started)
         except Refused as limited:
@@ -113,10 +157,77 @@ class Handler:
                 raise
             x.code = limited.code
             return self._last_answer(line, call, x, Ran.NO)
-        line = self.line  # The splitter is of now, and may name arms that came with a reload.
+        return None
+
+    def _heard(self, line: Line, call: Call, x: Exchange, *, taken: bool | None) -> Reply:
+        """An event that an arm has taken already, or is still thinking about."""
+        if taken is None:
+            return self._last_answer(line, call, x, Ran.UNKNOWN)
+        x.reason, x.outcome = Reason.REPLAYED, "ok"
+        return Reply(204, [REPLAYED])
+
+    async def _repeat(
+        self, line: Line, call: Call, step: Replay | Wait | Full, x: Exchange, patience: float
+    ) -> Reply:
+        """A write that has run, is running or may have run: its own answer, or what is known."""
+        if isinstance(step, Full):
+            x.code = "replay_full"
+            return self._last_answer(line, call, x, Ran.NO)
+        outcome = await self._once.outcome(step, self._clock.now() + patience)
+        if isinstance(outcome, Ran):
+            return self._last_answer(line, call, x, outcome)
+        x.reason, x.outcome = Reason.REPLAYED, "ok" if outcome.success else "business_no"
+        tool, kept = line.tools.get(call.tool), outcome.kept
+        if kept is None:
+            reply = done_answer(call, tool=tool, language=language_of(call, tool))
+        else:
+            reply = again(call, kept, tool.output_schema)
+        reply.headers.append(REPLAYED)
+        return reply
+
+    async def _run(
+        self,
+        line: Line,
+        incoming: Incoming,
+        call: Call,
+        visit: Visit,
+        ticket: Ticket | None,
+        x: Exchange,
+    ) -> Reply:
+        """Decide, ask the arms, remember how it ended."""
+        line, wall_ms = self.line, self._clock.wall_ms()
+        # The splitter is of now, and may name arms that came with a reload: so is the line.
         decision = self._decide(line, call, visit, wall_ms)
         x.decided, x.decided_by = decision.arm, decision.reason
-        return await self._try_arms(line, call, self._plan(line, call, decision, x, wall_ms), x)
+        plan = self._plan(line, call, decision, x, wall_ms)
+        if ticket is not None:
+            self._bind(plan, ticket, call, partial(self._leave, line, incoming, call, x, ticket))
+        reply, verdict, ran = await self._try_arms(call, plan, x)
+        if ticket is not None:
+            self._once.settle(ticket, call, reply, verdict, ran)
+            if ticket.left:
+                return nobody_hears()  # The caller has an answer already.
+        return reply if reply is not None else self._last_answer(line, call, x, ran)
+
+    def _bind(self, plan: Plan, ticket: Ticket, call: Call, leave: Callable[[], None]) -> None:
+        """Every try of a write says that it is the same one."""
+        plan.ticket = ticket
+        if ticket.run is None:
+            return
+        plan.leave = leave
+        if IDEMPOTENCY_KEY in call.head.named:
+            drop(call.head, IDEMPOTENCY_KEY)
+        plan.headers.append((IDEMPOTENCY_KEY, ticket.run.idempotency))
+
+    def _leave(
+        self, line: Line, incoming: Incoming, call: Call, x: Exchange, ticket: Ticket
+    ) -> None:
+        """Answer the caller of a write that is late: nobody is kept waiting for it any longer."""
+        self._once.doubt(ticket)
+        reply = self._last_answer(line, call, x, Ran.UNKNOWN)
+        if incoming.gone:
+            x.outcome, reply = "gone", nobody_hears()
+        incoming.answer(self._answer(line, x, reply))
 
     def _decide(self, line: Line, call: Call, visit: Visit, wall_ms: int) -> Decision:
         if call.kind is _OTHER:
@@ -138,23 +249,30 @@ class Handler:
         budget_ends, headers = began + terms.budget, headers_for_arms(call, x)
         return Plan(arm, other, reason, terms, budget_ends, line.fallback.min_attempt, headers)
 
-    async def _try_arms(self, line: Line, call: Call, plan: Plan, x: Exchange) -> Reply:
-        """The attempt, at most one rescue, the last answer."""
+    async def _try_arms(
+        self, call: Call, plan: Plan, x: Exchange
+    ) -> tuple[Reply | None, Verdict, Ran]:
+        """The attempt, and at most one rescue.
+
+        The answer with its verdict, None if nobody gave one; and what all attempts may have run.
+        """
         reply, first = await self._attempts.one(plan.arm, call, plan, x)
+        if x.ended:  # It came late: nobody but the guard wants to know.
+            return reply if first.delivers else None, first, first.ran
         if reply is not None and (first.delivers or call.kind is _OTHER):
             x.arm, x.reason = plan.arm.name, plan.reason
             x.outcome = "business_no" if first.label == "business_no" else "ok"
-            return reply
-        ran = first.ran
-        if plan.other is not None and self._may_rescue(call, plan, first):
-            reply, second = await self._attempts.one(plan.other, call, plan, x, rescue=True)
-            if reply is not None and second.delivers:
-                x.arm, x.reason = plan.other.name, rescue_reason(first)
-                x.outcome = "rescued"
-                self._watch.rescued(plan.arm.name, x.reason.removeprefix("rescue_"))
-                return reply
-            ran = combine(ran, second.ran)
-        return self._last_answer(line, call, x, ran)
+            return reply, first, first.ran
+        if plan.other is None or not self._may_rescue(call, plan, first):
+            return None, first, first.ran
+        reply, second = await self._attempts.one(plan.other, call, plan, x, rescue=True)
+        if reply is None or not second.delivers:
+            return None, second, combine(first.ran, second.ran)
+        if x.ended:
+            return reply, second, second.ran
+        x.arm, x.reason, x.outcome = plan.other.name, rescue_reason(first), "rescued"
+        self._watch.rescued(plan.arm.name, x.reason.removeprefix("rescue_"))
+        return reply, second, second.ran
 
     def _may_rescue(self, call: Call, plan: Plan, first: Verdict) -> bool:
         return may_rescue(first, plan.terms.effect, call.kind) and in_time(
@@ -165,7 +283,6 @@ class Handler:
         """What the caller hears if no arm could answer: a sentence the agent can speak."""
         tool = line.tools.get(call.tool)
         pending = says_pending(ran, line.tools.terms(call).effect)
-        spoken = fields(call).get(tool.language) if tool.language else None
         x.reason, x.outcome = Reason.LAST_ANSWER, "last_answer"
         if call.kind in TOOL_KINDS:
             x.flags.append("say_pending" if pending else "say")
@@ -174,7 +291,7 @@ class Handler:
             call,
             ran=ran if pending else Ran.NO,
             tool=tool,
-            language=spoken if isinstance(spoken, str) else None,
+            language=language_of(call, tool),
         )
 
     async def _pass_through(self, line: Line, visit: Visit, body: bytes, x: Exchange) -> Reply:
@@ -222,3 +339,9 @@ class Handler:
 def nobody_hears() -> Reply:
     """What stands in the log for an answer whose caller has hung up; 499 as nginx has it."""
     return Reply(499, close=True)
+
+
+def language_of(call: Call, tool: Tool) -> str | None:
+    """The caller's language, where the tool says how to find it."""
+    spoken = fields(call).get(tool.language) if tool.language else None
+    return spoken if isinstance(spoken, str) else None

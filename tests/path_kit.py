@@ -17,6 +17,8 @@ from proxy.core.entry import Entry
 from proxy.core.exchange import Exchange
 from proxy.core.fields import fields
 from proxy.core.model import TOOL_KINDS, Call, Headers, Kind, Outbound, Reply
+from proxy.core.replay import ReplayGuard
+from proxy.core.replay_events import EventGuard
 from proxy.core.rescue import coverable
 from proxy.core.rules import Fallback, ToolEntry
 from proxy.core.splitter import Splitter
@@ -25,6 +27,7 @@ from proxy.edge import Edge, EdgeRules
 from proxy.errors import UpstreamFailed
 from proxy.handler import Handler
 from proxy.line import Line
+from proxy.once import Once
 from proxy.ports import Arm
 from tests.fakes import FakeClock, FakeIncoming, FakeWatch
 
@@ -170,10 +173,15 @@ class World:
             },
             passthrough="webhook" if edge.get("passthrough") else None,
         )
+        self.once = Once(ReplayGuard(), EventGuard(), clock=self.clock, watch=self.watch)
         self.handler = Handler(
-            self.line, clock=self.clock, watch=self.watch, new_id=lambda: "0" * 31 + "1",
+            self.line,
+            once=self.once,
+            clock=self.clock,
+            watch=self.watch,
+            new_id=lambda: "0" * 31 + "1",
             start=self.start,
-        )  # fmt: skip
+        )
 
     def start(self, coroutine: Coroutine[Any, Any, Any], name: str) -> asyncio.Task[Any]:
         task = asyncio.get_running_loop().create_task(coroutine, name=name)
@@ -209,3 +217,10 @@ def said(reply: Reply) -> Any:
 async def read(reply: Reply) -> bytes:
     assert not isinstance(reply.body, bytes)
     return b"".join([chunk async for chunk in reply.body])
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Let the loop run until something holds."""
+    async with asyncio.timeout(10):
+        while not condition():
+            await asyncio.sleep(0)

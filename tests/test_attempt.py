@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import orjson
 import pytest
 
 from backends.base import Send
 from proxy.core.breaker_values import State
 from proxy.core.model import Call, Reply
 from proxy.errors import UpstreamFailed
+from tests.fakes import FakeIncoming
 from tests.path_kit import (
     BOOK,
     DIED,
@@ -28,6 +30,7 @@ from tests.path_kit import (
     header,
     read,
     said,
+    until,
 )
 
 
@@ -56,8 +59,8 @@ async def test_a_cancelled_exchange_hands_its_permit_back_and_is_accounted() -> 
 
 async def test_the_breaker_opens_after_five_and_callers_go_round_it() -> None:
     world = World(mcp=Network(REFUSED))
-    for _ in range(8):
-        reply = await world.ask(BOOK)
+    for number in range(8):
+        reply = await world.ask(BOOK | {"args": {"time": number}})
 
     assert world.deliveries == (5, 8)
     assert header(reply, b"x-callsplit-reason") == [b"rescue_open"]
@@ -169,12 +172,33 @@ async def test_a_backend_in_process_is_bounded_in_time_and_not_cut_short() -> No
 
     world = World(backend=Hanging, in_process=True)
     world.arms["mcp"].timeout = 0.0
-    reply = await world.ask(BOOK)
-    assert said(reply)["message"] == world.line.tools.get("book").say_pending.plain
+    incoming = FakeIncoming(target="/retell", body=orjson.dumps(BOOK))
+    asking = asyncio.ensure_future(world.handler.handle(incoming))
+    await until(lambda: incoming.answered is not None)
+    assert incoming.answered is not None
+    assert said(incoming.answered)["message"] == world.line.tools.get("book").say_pending.plain
 
     finish.set()
-    await asyncio.gather(*world.tasks)
+    await asyncio.gather(*world.tasks, asking)
     assert finished == [True]
+    assert world.exchange.outcome == "last_answer"
+
+
+async def test_a_backend_in_process_that_reads_is_given_up_and_may_still_finish() -> None:
+    finish = asyncio.Event()
+
+    class Hanging(Forwarding):
+        async def handle(self, call: Call, send: Send) -> Reply:
+            await finish.wait()
+            return Reply(200, [], b"{}")
+
+    world = World(backend=Hanging, in_process=True)
+    world.arms["mcp"].timeout = 0.0
+    reply = await world.ask(SLOTS)
+    assert header(reply, b"x-callsplit-reason") == [b"rescue_timeout"]
+
+    finish.set()
+    await asyncio.gather(*world.tasks, return_exceptions=True)
 
 
 async def test_a_backend_in_process_answers_and_fails_like_any_other() -> None:

@@ -166,7 +166,7 @@ async def test_a_tool_over_its_limit_hears_a_sentence_and_nothing_ran() -> None:
     world = World(tool_limit=Limit(1, 1.0))
     await world.ask(BOOK)
     world.watch.told.clear()
-    reply = await world.ask(BOOK)
+    reply = await world.ask(BOOK | {"args": {"time": "11:00"}})
 
     assert reply.status == 200
     assert said(reply) == {"success": False, "message": world.line.tools.get("book").say.plain}

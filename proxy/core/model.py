@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TypeAlias
 
-from msgspec import Struct, field
+from msgspec import Raw, Struct, field
 
 Headers: TypeAlias = list[tuple[bytes, bytes]]
 """Header fields in wire order, names and values as they stood on the wire."""
@@ -157,6 +157,7 @@ class Call(Struct, gc=False):
     rpc_method: str | None = None
     event: str | None = None  # the event's name (event, inbound, alert)
     signed: bool = False  # the edge verified Retell's signature over `body`
+    turns: Raw | None = None  # a function's transcript so far, tool calls included: JSON, unread
 
 
 class Outbound(Struct, gc=False):

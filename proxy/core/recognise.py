@@ -126,6 +126,10 @@ def _event(call: Call, shape: Shape, event: str) -> None:
 def _function(call: Call, shape: Shape, name: str) -> None:
     call.kind, call.tool, call.arguments = _FUNCTION, _tool(name), _arguments(shape.args)
     _subject(call, shape)
+    subject = shape.call or shape.chat
+    if subject is not None:
+        turns = subject.transcript_with_tool_calls or subject.message_with_tool_calls
+        call.turns = None if turns is UNSET else turns
 
 
 def _subject(call: Call, shape: Shape) -> None:

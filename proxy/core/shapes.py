@@ -13,6 +13,8 @@ class CallPart(Struct, gc=False):
     call_id: str | None = None
     chat_id: str | None = None
     start_timestamp: int | None = None
+    transcript_with_tool_calls: Raw | UnsetType = UNSET
+    message_with_tool_calls: Raw | UnsetType = UNSET  # of a chat
 
 
 class InboundPart(Struct, gc=False):

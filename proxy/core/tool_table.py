@@ -21,6 +21,7 @@ class Terms(Struct, frozen=True, gc=False):
     budget: float  # in which a first attempt must end and a rescue begin
     linger: float  # for which a timed-out write may still finish; 0 for what is no write
     hedge: bool = False  # both arms may be asked at once; only ever of what reads
+    replay_for: float | None = None  # how long a write's answer serves repeats; None: no write
 
 
 class ToolTable:
@@ -70,6 +71,7 @@ def tool_terms(tool: Tool, kind: Kind, budgets: Mapping[Kind, float]) -> Terms:
     if effect is Effect.IDEMPOTENT and tool.own_effect is not Effect.IDEMPOTENT:
         effect = Effect.WRITE
     budget = tool.budget if tool.budget is not None else budgets.get(kind, 0.0)
-    linger = tool.linger if effect is Effect.WRITE else 0.0
+    writes = effect is Effect.WRITE
+    linger, replay_for = (tool.linger, tool.replay_for) if writes else (0.0, None)
     hedge = tool.hedge and effect is Effect.READ
-    return Terms(effect, is_safe(effect, kind), budget, linger, hedge)
+    return Terms(effect, is_safe(effect, kind), budget, linger, hedge, replay_for)

@@ -203,7 +203,7 @@ async def test_an_arm_is_renamed_while_a_body_is_on_its_way(world: World) -> Non
     sidecar = await world.sidecar()
     assert (await sidecar.call(BOOK)).arm == "mcp"
     client = await sidecar.connect()
-    raw = request("POST", "/retell", function(BOOK))
+    raw = request("POST", "/retell", function(BOOK, args={"another": 1}))
     await client.send(raw[:-1])
     await until(lambda: sidecar.app.handler.inflight == 1)
 

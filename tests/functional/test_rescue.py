@@ -277,7 +277,8 @@ async def test_a_write_whose_arm_dies_is_delivered_exactly_once(
     world.mcp.play = mcp(call) if handler == "mcp" else call
     sidecar = await world.sidecar(backends={"mcp": {"handler": handler}})
     if reused:
-        assert (await sidecar.post(target, body)).status == 200
+        before = target.replace("call_a", "call_b"), body.replace(b"call_a", b"call_b")
+        assert (await sidecar.post(*before)).status == 200
         world.mcp.seen.clear()
 
     answer = await sidecar.post(target, body)
@@ -530,7 +531,7 @@ async def test_a_split_between_two_webhooks_splits_and_rescues_everything(world:
     new = [await sidecar.post("/retell", body) for body in (event(), inbound, function(BOOK))]
     old = [await sidecar.post("/retell", body) for body in (alert, unknown)]
     world.mcp.play = dies
-    rescued = [await sidecar.post("/retell", body) for body in (event(), inbound)]
+    rescued = [await sidecar.post("/retell", body) for body in (event("call_analyzed"), inbound)]
 
     assert {answer.arm for answer in new} == {"mcp"}
     assert {answer.arm for answer in old} == {"webhook"}

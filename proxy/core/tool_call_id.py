@@ -1,0 +1,85 @@
+"""Which of the agent's tool calls is this request?
+
+Retell names it nowhere in a function's body, but the transcript that comes along ends with
+the tool call that is being made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from proxy.core.model import Call
+
+MAX_ID = 128
+"""Characters; a longer ID is none."""
+
+_INVOCATION, _RESULT = "tool_call_invocation", "tool_call_result"
+_MARK = b'"tool_call_invocation"'
+_START = b'{"role":' + _MARK
+
+
+class _Turn(Struct, gc=False):
+    """One entry of a transcript, whatever it is."""
+
+    role: Any = None
+    tool_call_id: Any = None
+    name: Any = None
+
+
+_turns = msgspec.json.Decoder(list[_Turn]).decode
+
+
+def tool_call_id(call: Call) -> str | None:
+    """The ID of the tool call that a function's request makes; None if it cannot be told for sure.
+
+    It is that of the last invocation of the tool, if that one has no result yet and its ID stands
+    nowhere else.
+    """
+    if call.turns is None or call.tool is None:
+        return None
+    text = bytes(call.turns)
+    if text.rfind(_MARK) < 0:  # from the end: it is faster, and what is looked for stands there
+        return None
+    try:
+        found = _last(_tail(text), call.tool) or _last(_turns(text), call.tool)
+    except (ValueError, RecursionError):
+        return None
+    return found if found is not None and _stands_once(text, b'"%b"' % found.encode()) else None
+
+
+def _stands_once(text: bytes, word: bytes) -> bool:
+    at = text.rfind(word)
+    return at >= 0 and text.rfind(word, 0, at) < 0
+
+
+def _tail(text: bytes) -> Sequence[_Turn]:
+    """The entries from the last invocation on, without reading those before it.
+
+    What is found is where an object begins: inside a text, its quotes would be escaped.  From an
+    object deeper down than an entry, the rest is no JSON, for the brackets do not match.
+    """
+    at = text.rfind(_START)
+    if at < 0:
+        return ()
+    try:
+        return _turns(b"[" + text[at:])
+    except msgspec.DecodeError:
+        return ()
+
+
+def _last(turns: Sequence[_Turn], tool: str) -> str | None:
+    """The ID of the last invocation of a tool; None if there is none, or it has its result."""
+    answered = set()
+    for turn in reversed(turns):
+        found = turn.tool_call_id
+        if not isinstance(found, str):
+            continue
+        if turn.role == _RESULT:
+            answered.add(found)
+        elif turn.role == _INVOCATION and turn.name == tool:
+            return found if found not in answered and 0 < len(found) <= MAX_ID else None
+    return None

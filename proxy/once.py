@@ -1,0 +1,191 @@
+"""What has run does not run again: the replay guard on the path of a request.
+
+`begin` says what a request may do: go on unguarded, run under a `Ticket`, or hear what the first
+of its kind hears.  Every ticket ends, in `settle`, or in `abandon` where nobody came so far.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import TypeAlias
+
+from msgspec import Struct
+
+from proxy.core.dialects.kept import keep
+from proxy.core.model import Call, Kind, Ran, Reply, Verdict
+from proxy.core.replay import ReplayGuard
+from proxy.core.replay_events import EventGuard, EventStep, event_key
+from proxy.core.replay_key import replay_key, scope_of
+from proxy.core.replay_values import Done, Full, Replay, Run, Wait
+from proxy.core.tool_call_id import tool_call_id
+from proxy.core.tool_table import Terms
+from proxy.errors import UpstreamFailed
+from proxy.flights import Flights
+from proxy.ports import Clock, Watch
+from proxy.relay import Settled
+
+Outcome: TypeAlias = Done | Ran
+"""What a repeat hears: an answer, or whether it may have run."""
+
+_SUCCESS = "success"
+# Bound once: reading a member of an enumeration is slow in Python 3.11.
+_EVENT, _DELIVER, _DELIVERED = Kind.EVENT, EventStep.DELIVER, EventStep.DELIVERED
+
+
+class Heard(Struct, frozen=True, gc=False):
+    """An event that was delivered, or is being delivered."""
+
+    key: int
+    delivered: bool
+
+
+class Ticket:
+    """Leave to run a write, or to deliver an event, once.
+
+    `asked`: an arm may have heard of it.  `left`: its caller has been answered, it goes on.
+    """
+
+    __slots__ = ("asked", "event", "left", "open", "run")
+
+    def __init__(self, run: Run | None, event: int = 0) -> None:
+        self.run = run
+        self.event = event
+        self.asked = False
+        self.left = False
+        self.open = True  # not settled, and nobody is bound to settle it
+
+
+Step: TypeAlias = Ticket | Replay | Wait | Full | Heard
+
+
+class Once:
+    """Lets each write run once, and each event be taken once; the guards remember, this waits."""
+
+    def __init__(
+        self, guard: ReplayGuard, events: EventGuard, *, clock: Clock, watch: Watch
+    ) -> None:
+        self.guard = guard
+        self.events = events
+        self._clock = clock
+        self._watch = watch
+        self._runs: Flights[bytes, Outcome] = Flights(clock)
+        self._deliveries: Flights[int, bool] = Flights(clock)
+        self._lingering: set[bytes] = set()  # unknown, but an answer may still come
+
+    def begin(self, call: Call, terms: Terms, now: float) -> Step | None:
+        """What to do about a request; None: nothing about it is guarded."""
+        if call.kind is _EVENT:
+            return self._begin_event(call, now)
+        if terms.replay_for is None or call.tool is None:
+            return None
+        scope = scope_of(call)
+        if scope is None:
+            return None
+        step = self.guard.begin(
+            replay_key(scope, call.tool, call.arguments, call.body),
+            scope,
+            tool=call.tool,
+            replay_for=terms.replay_for,
+            now=now,
+            tool_call_id=tool_call_id(call),
+        )
+        return Ticket(step) if isinstance(step, Run) else step
+
+    async def outcome(self, step: Replay | Wait, until: float) -> Outcome:
+        """What a repeat hears, by `until` (clock seconds) at the latest."""
+        if type(step) is Replay:
+            self._watch.replayed("write")
+            return step.done
+        assert type(step) is Wait
+        if step.unknown and step.key not in self._lingering:
+            return Ran.UNKNOWN  # nobody is left who could learn more
+        told = await self._runs.wait(step.key, until)
+        if told is None:
+            return Ran.UNKNOWN
+        self._watch.replayed("twin")
+        return told
+
+    async def taken(self, step: Heard, until: float) -> bool | None:
+        """Whether the event was taken; False: no, deliver this one; None: not known by `until`."""
+        if step.delivered:
+            self._watch.replayed("event")
+            return True
+        taken = await self._deliveries.wait(step.key, until)
+        if taken:
+            self._watch.replayed("twin")
+        return taken
+
+    def doubt(self, ticket: Ticket) -> None:
+        """A write is late: whatever comes of it, for now it may have run."""
+        assert ticket.run is not None
+        ticket.left = True
+        self._lingering.add(ticket.run.key)
+        self.guard.unknown(ticket.run, self._clock.now())
+
+    def settle(
+        self, ticket: Ticket, call: Call, reply: Reply | None, verdict: Verdict, ran: Ran
+    ) -> None:
+        """Remember how it ended: `reply` is the caller's answer, None if no arm gave one.
+
+        `verdict` is that on `reply`; `ran` is what is known of all attempts together.
+        """
+        if ticket.event:
+            self._end_event(ticket, taken=reply is not None and 200 <= reply.status < 300)
+            return
+        if reply is None or verdict.ran is Ran.NO:
+            self._end(ticket, ran if reply is None else Ran.NO)
+            return
+        success = verdict.label == _SUCCESS
+        if isinstance(reply.body, bytes):
+            self._end(ticket, Done(keep(call, reply, verdict=verdict), success))
+        elif ticket.left:  # a late answer that begins well and is too large to be kept
+            self._end(ticket, Done(None, success))
+        else:
+            ticket.open = False
+            reply.body = self._followed(ticket, reply.body, success=success)
+
+    def abandon(self, ticket: Ticket) -> None:
+        """Whoever held this ticket has come to no end with it."""
+        if not ticket.open:
+            return
+        if ticket.event:
+            self._end_event(ticket, taken=False)
+        else:
+            self._end(ticket, Ran.UNKNOWN if ticket.asked else Ran.NO)
+
+    def _begin_event(self, call: Call, now: float) -> Ticket | Heard | None:
+        key = event_key(call)
+        if key is None:
+            return None
+        step = self.events.begin(key, now)
+        return Ticket(None, key) if step is _DELIVER else Heard(key, step is _DELIVERED)
+
+    def _end_event(self, ticket: Ticket, *, taken: bool) -> None:
+        ticket.open = False
+        self.events.ended(ticket.event, self._clock.now(), delivered=taken)
+        self._deliveries.land(ticket.event, taken)
+
+    def _followed(
+        self, ticket: Ticket, chunks: AsyncIterator[bytes], *, success: bool
+    ) -> AsyncIterator[bytes]:
+        """An answer that streams: known to be done once it has come whole."""
+
+        def ended(failure: UpstreamFailed | None, whole: bool) -> None:
+            self._end(ticket, Done(None, success) if whole else Ran.UNKNOWN)
+
+        return Settled(chunks, ended)
+
+    def _end(self, ticket: Ticket, outcome: Outcome) -> None:
+        """Tell the guard, and whoever waits."""
+        run, now = ticket.run, self._clock.now()
+        assert run is not None
+        ticket.open = False
+        if ticket.left:
+            self._lingering.discard(run.key)
+        if isinstance(outcome, Done):
+            self.guard.finished(run, outcome, now)
+        elif outcome is Ran.NO:
+            self.guard.not_run(run, now)
+        else:
+            self.guard.unknown(run, now)
+        self._runs.land(run.key, outcome)
