@@ -18,7 +18,7 @@ from proxy.adapters.logs import stamp
 from proxy.adapters.probes import Probes
 from proxy.adapters.rules_file import LoadedRules
 from proxy.adapters.watch import Watcher
-from proxy.core.breaker_values import State
+from proxy.core.breaker_values import Snapshot, State
 from proxy.core.example import example_call
 from proxy.core.explain import explain
 from proxy.core.guide_health import ArmHealth, health_reply
@@ -120,15 +120,17 @@ class SidecarOperations:
         """Every arm's breaker."""
         return {name: self._breaker(name) for name in self._handler.line.arms}
 
-    def change_breaker(self, arm: str, action: str) -> dict[str, Any]:
-        """An operator's hand on a breaker."""
-        breaker, now = self._handler.line.arms[arm].breaker, self._clock.now()
+    def change_breaker(self, arm: str, action: str, tool: str = "") -> dict[str, Any]:
+        """An operator's hand on a tool's breaker, or on an arm's and those of all its tools."""
+        of_arm, now = self._handler.line.arms[arm].breaker, self._clock.now()
+        breaker = of_arm.tools[tool] if tool else of_arm
         if action != "reset" and action not in ACTIONS:
             raise ValueError(f"Expected reset, {', '.join(ACTIONS)}.")
         before = breaker.state
-        change = breaker.reset(now) if action == "reset" else breaker.force(ACTIONS[action], now)
-        if change is not None:
-            self._watcher.breaker_changed(arm, change)
+        for each in [breaker] if tool else of_arm.each():
+            change = each.reset(now) if action == "reset" else each.force(ACTIONS[action], now)
+            if change is not None:
+                self._watcher.breaker_changed(arm, change)
         return {"before": before, "after": breaker.state}
 
     def metrics(self, accept: str) -> tuple[bytes, str]:
@@ -174,11 +176,18 @@ class SidecarOperations:
         }
 
     def _breaker(self, name: str) -> dict[str, Any]:
-        """Its snapshot; times as people read them, not as our clock counts them."""
-        now = self._clock.now()
-        shown = asdict(self._handler.line.arms[name].breaker.snapshot(now))
+        """An arm's, and those of its tools where they have their own."""
+        now, breaker = self._clock.now(), self._handler.line.arms[name].breaker
+        tools = breaker.tool_snapshots(now)
+        shown = self._snapshot(breaker.snapshot(now), now)
+        return shown | {"tools": {tool: self._snapshot(one, now) for tool, one in tools.items()}}
+
+    def _snapshot(self, snapshot: Snapshot, now: float) -> dict[str, Any]:
+        """Times as people read them, not as our clock counts them."""
+        shown = asdict(snapshot)
         if (left := shown["reopens_in"]) is not None:
             shown["reopens_in"] = round(left, 1)
         if (last := shown["last"]) is not None:
+            del last["tool"]  # It stands under its tool already.
             last["at"] = stamp(self._clock.wall_ms() - round((now - last["at"]) * 1000))
         return shown

@@ -54,8 +54,8 @@ class FakeOperations:
     def breakers(self) -> dict[str, Any]:
         return {"mcp": {"state": self.state}}
 
-    def change_breaker(self, arm: str, action: str) -> dict[str, Any]:
-        if arm != "mcp":
+    def change_breaker(self, arm: str, action: str, tool: str = "") -> dict[str, Any]:
+        if arm != "mcp" or tool not in ("", "slots"):
             raise KeyError(arm)
         if action != "reset":
             raise ValueError("expected reset, open, close or metrics-only")

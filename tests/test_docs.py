@@ -10,7 +10,7 @@ import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import promql_parser
 import pytest
@@ -23,6 +23,7 @@ from proxy.adapters.metrics import STATES, Metrics
 from proxy.adapters.rules_document import RulesDocument
 from proxy.adapters.rules_file import parse_rules
 from proxy.adapters.rules_yaml import read_yaml
+from proxy.core.breaker_values import Why
 from proxy.core.model import Kind, Reason
 from proxy.core.rules.admission import start_faults
 from proxy.core.rules.in_force import is_not_yet
@@ -299,6 +300,13 @@ def test_closed_sets_are_told_in_full() -> None:
     assert labels["`reason` of `rescues_total`"] == {
         reason.removeprefix("rescue_") for reason in Reason if reason.startswith("rescue_")
     }
+
+
+def test_every_reason_of_a_breakers_change_is_told() -> None:
+    rows = table(GUIDES / "breaker.md", "Every change, and why")
+
+    assert [code(row[0])[0] for row in rows] == list(get_args(Why))
+    assert {code(cell)[0] for row in rows for cell in row[2:3] if "`" in cell} <= set(STATES)
 
 
 # -- The guide ------------------------------------------------------------------------------

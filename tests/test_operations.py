@@ -103,6 +103,31 @@ async def test_an_operator_opens_and_resets_a_breaker(
     assert operations.breakers()["mcp"]["state"] == "closed"
 
 
+async def test_an_operators_hand_on_an_arm_is_laid_on_all_its_tools(
+    app: App, operations: SidecarOperations
+) -> None:
+    app.wiring.breakers["mcp"].name_tools(["slots", "book"])
+
+    assert operations.change_breaker("mcp", "open", "slots")["after"] == "forced_open"
+    page = operations.breakers()["mcp"]
+    assert page["state"] == "closed"
+    assert {tool: one["state"] for tool, one in page["tools"].items()} == {
+        "slots": "forced_open",
+        "book": "closed",
+    }
+    shown = app.metrics.registry.get_sample_value(
+        "callsplit_tool_breaker_state", {"arm": "mcp", "tool": "slots", "state": "forced_open"}
+    )
+    assert shown == 1
+
+    operations.change_breaker("mcp", "metrics-only")
+    page = operations.breakers()["mcp"]
+    assert {page["state"], *(one["state"] for one in page["tools"].values())} == {"metrics_only"}
+    assert set(page["tools"]["slots"]["last"]) == {"before", "after", "why", "at"}
+    with pytest.raises(KeyError):
+        operations.change_breaker("mcp", "reset", "nobody")
+
+
 @pytest.mark.parametrize("action", ["close", "metrics-only"])
 async def test_the_other_hands_on_a_breaker(operations: SidecarOperations, action: str) -> None:
     assert operations.change_breaker("webhook", action)["before"] == "closed"

@@ -15,6 +15,7 @@ from prometheus_client import CollectorRegistry, Gauge, Info
 
 from proxy import __version__
 from proxy.adapters.tallies import Counters, Labels, Part, Read, Tallies, Timings
+from proxy.core.arm_breaker import ArmBreaker
 
 BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.0, 5.0, 10.0, 30.0)
 """Seconds.  They contain the thresholds that ops alert on (0.3, 0.5, 1) exactly."""
@@ -46,6 +47,7 @@ class Metrics:
         self._namespace = namespace
         self.families: list[Counters | Part | Read] = []
         self.pools: Mapping[str, Pool] = {}  # by arm
+        self.breakers: Mapping[str, ArmBreaker] = {}  # by arm
         c, g = self._counters, self._gauge
         # One row per exchange (`tool` is empty for what ran none), and one per attempt.
         self.exchanges = Timings(("kind", "arm", "outcome", "code_class", "tool"), BUCKETS)
@@ -61,6 +63,9 @@ class Metrics:
         self.breaker_transitions = c(
             "breaker_transitions", "Changes of an arm's breaker.", "arm", "from", "to"
         )
+        self.tool_breaker_transitions = c(
+            "tool_breaker_transitions", "Changes of the breakers that tools have on an arm.",
+            "arm", "tool", "from", "to")  # fmt: skip
         self.config_faults = c(
             "config_faults", "Refusals by an arm that only an operator can mend.", "arm"
         )
@@ -82,6 +87,9 @@ class Metrics:
             "hedges", "Second attempts beside a slow one, by the arm that was slow.",
             "from", "outcome")  # fmt: skip
         self._tell_of_pools()
+        self._read(
+            "tool_breaker_state", "1 for the state that a tool's breaker on an arm is in.",
+            "arm", "tool", "state", of=self._tool_states)  # fmt: skip
         self.registry.register(Tallies(self.families))
         self.breaker_state = g(
             "breaker_state", "1 for the state that an arm's breaker is in.", "arm", "state"
@@ -152,6 +160,14 @@ class Metrics:
         read(
             "upstream_full", "Attempts that got no connection: all were in use.", "arm", of=full,
             gauge=False)  # fmt: skip
+
+    def _tool_states(self) -> Mapping[Labels, float]:
+        return {
+            (arm, tool, state): float(breaker.state == state)
+            for arm, of_arm in self.breakers.items()
+            for tool, breaker in of_arm.tools.items()
+            for state in STATES
+        }
 
     def _read(
         self,

@@ -112,10 +112,14 @@ class Watcher:
         self.log.info("write_ended_late", arm=arm, verdict=verdict.label)
 
     def breaker_changed(self, arm: str, transition: Transition) -> None:
-        before, after = transition.before, transition.after
-        self.metrics.breaker_transitions[arm, before, after] += 1
-        self.metrics.show_breaker(arm, after)
-        self.log.warning("breaker_changed", arm=arm, before=before, after=after, why=transition.why)
+        before, after, tool = transition.before, transition.after, transition.tool
+        if tool:
+            self.metrics.tool_breaker_transitions[arm, tool, before, after] += 1
+        else:
+            self.metrics.breaker_transitions[arm, before, after] += 1
+            self.metrics.show_breaker(arm, after)
+        whose = {"arm": arm, "tool": tool} if tool else {"arm": arm}
+        self.log.warning("breaker_changed", **whose, before=before, after=after, why=transition.why)
         self.breaker_hook(arm)
 
     def config_fault(self, arm: str, detail: str) -> None:

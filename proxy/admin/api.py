@@ -64,15 +64,17 @@ class Pages:
 
     async def change_breaker(self, request: web.Request) -> web.Response:
         arm, action = request.match_info["arm"], request.match_info["action"]
+        tool = request.query.get("tool", "")
         try:
-            change = self._operations.change_breaker(arm, action)
+            change = self._operations.change_breaker(arm, action, tool)
         except KeyError:
-            return problem(404, "unknown_arm", "No arm has this name; GET /breakers lists them.")
+            return problem(404, "unknown_arm", "No such breaker; GET /breakers lists them.")
         except ValueError as fault:
             return problem(400, "unknown_action", str(fault))
         why = request.query.get("reason", "")
         who = "token" if bearer(request) else "local"
-        self._audit({"who": who, "what": f"breaker {action} {arm}", "why": why, **change})
+        what = f"breaker {action} {arm} {tool}".rstrip()
+        self._audit({"who": who, "what": what, "why": why, **change})
         return _json(change)
 
 

@@ -23,10 +23,11 @@ class Operations(Protocol):
     def breakers(self) -> dict[str, Any]:
         """Every arm's breaker."""
 
-    def change_breaker(self, arm: str, action: str) -> dict[str, Any]:
+    def change_breaker(self, arm: str, action: str, tool: str = "") -> dict[str, Any]:
         """Do `reset`, `open`, `close` or `metrics-only`; answer before and after.
 
-        Raises KeyError for an unknown arm, ValueError for an unknown action.
+        With `tool` to that tool's breaker on the arm, else to the arm's and all its tools'.  Raises
+        KeyError for an arm or tool without a breaker, ValueError for an unknown action.
         """
 
     def metrics(self, accept: str) -> tuple[bytes, str]:

@@ -12,7 +12,8 @@ from prometheus_client import generate_latest
 from proxy.adapters.logs import configure
 from proxy.adapters.metrics import Metrics
 from proxy.adapters.watch import SplitRatio, Watcher
-from proxy.core.breaker import State, Transition
+from proxy.core.arm_breaker import ArmBreaker
+from proxy.core.breaker import BreakerConfig, State, Transition
 from proxy.core.exchange import Attempt, Exchange
 from proxy.core.model import Counts, Kind, Ran, Reason, Verdict
 from tests.fakes import FakeClock
@@ -99,6 +100,22 @@ def test_attempts_rescues_and_the_rest_are_counted(watcher: Watcher) -> None:
     assert sample(watcher, "n_cache_total", tool="slots", result="hit") == 1
     assert sample(watcher, "n_replays_total", kind="twin") == 1
     assert sample(watcher, "n_late_answers_total", arm="mcp", verdict="success") == 1
+
+
+def test_a_tools_breaker_has_figures_of_its_own(watcher: Watcher, stream: io.StringIO) -> None:
+    breaker = ArmBreaker(BreakerConfig(failures=1), tools=["slots"])
+    watcher.metrics.breakers = {"mcp": breaker}
+    change = breaker.tools["slots"].trip(5.0)
+    assert change
+    watcher.breaker_changed("mcp", change)
+
+    slots = {"arm": "mcp", "tool": "slots"}
+    labels = {**slots, "from": "closed", "to": "open"}
+    assert sample(watcher, "n_tool_breaker_transitions_total", **labels) == 1
+    assert sample(watcher, "n_tool_breaker_state", **slots, state="open") == 1
+    assert sample(watcher, "n_tool_breaker_state", **slots, state="closed") == 0
+    assert sample(watcher, "n_breaker_state", arm="mcp", state="open") == 0
+    assert orjson.loads(stream.getvalue())["tool"] == "slots"
 
 
 def test_a_breakers_change_is_counted_shown_and_told(watcher: Watcher, stream: io.StringIO) -> None:

@@ -93,6 +93,16 @@ async def test_a_breaker_is_reset_by_post_and_audited(
     ]  # fmt: skip
 
 
+async def test_a_tools_breaker_is_changed_alone_and_audited(
+    admin: Client, audit: list[dict[str, Any]]
+) -> None:
+    done = await admin.post("/breakers/mcp/reset?tool=slots", headers=LOCAL)
+    unknown = await admin.post("/breakers/mcp/reset?tool=nobody", headers=LOCAL)
+
+    assert (done.status, unknown.status) == (200, 404)
+    assert [one["what"] for one in audit] == ["breaker reset mcp slots"]
+
+
 async def test_a_change_by_get_is_refused(admin: Client, audit: list[dict[str, Any]]) -> None:
     answer = await admin.get("/breakers/mcp/reset", headers=LOCAL)
 

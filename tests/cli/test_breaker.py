@@ -49,6 +49,31 @@ def test_an_unknown_arm_is_a_usage_error_that_names_the_known_ones(runner: CliRu
     assert "mcp, webhook" in result.stderr
 
 
+def test_status_shows_the_breakers_of_tools_and_what_the_window_shows(runner: CliRunner) -> None:
+    window = {"volume": 40, "failure_rate": 12.5, "slow_rate": None}
+    both = {"volume": 8, "failure_rate": 50.0, "slow_rate": 25.0}
+    slots = {"state": "half_open", "failures": 1, "window": both, "last": None}
+    page = {"mcp": {**BREAKERS["mcp"], "window": window, "tools": {"get_slots": slots}}}
+    with FakeAdmin({"/breakers": (200, page)}) as admin:
+        result = runner.invoke(breaker_app, ["status", "--admin", admin.url])
+
+    said = " ".join(result.stdout.split())
+    assert "12 % failed of 40" in said
+    assert "mcp get_slots half_open 1 50 % failed, 25 % slow of 8" in said
+
+
+@pytest.mark.parametrize("action", ["reset", "open", "close", "metrics-only"])
+def test_a_change_may_concern_one_tool_only(runner: CliRunner, action: str) -> None:
+    change = {"before": "open", "after": "closed"}
+    with FakeAdmin({f"/breakers/mcp/{action}": (200, change)}) as admin:
+        result = runner.invoke(
+            breaker_app, [action, "mcp", "--tool", "get_slots", "--admin", admin.url]
+        )
+
+    assert result.stdout == "mcp get_slots: open -> closed\n"
+    assert admin.asked == [("POST", f"/breakers/mcp/{action}?reason=&tool=get_slots", "")]
+
+
 @pytest.mark.parametrize("action", ["reset", "open", "close", "metrics-only"])
 def test_a_change_is_posted_with_its_reason(runner: CliRunner, action: str) -> None:
     change = {"before": "open", "after": "closed"}
