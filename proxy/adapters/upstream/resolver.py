@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ipaddress
 import socket
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any, Final, TypeAlias
 
@@ -14,6 +16,8 @@ from proxy.ports import Clock
 
 Address: TypeAlias = tuple[socket.AddressFamily, Any]
 """A family and what `connect` wants for it."""
+
+Found: TypeAlias = tuple[Address, ...]
 
 Lookup: TypeAlias = Callable[..., Sequence[tuple[Any, ...]]]
 
@@ -25,8 +29,9 @@ _NEVER: Final = float("inf")
 class Resolver:
     """The addresses of one endpoint.
 
-    At most one lookup runs at a time, in a thread, whoever asks.  `changed` is called when a later
-    lookup gives other addresses.
+    At most one lookup runs at a time, in a thread of its own, whoever asks: one that hangs may last
+    longer than this process is to, and nobody waits for a daemon.  `changed` is called when a
+    later lookup gives other addresses.
     """
 
     def __init__(
@@ -41,7 +46,7 @@ class Resolver:
         self._clock = clock
         self._changed = changed
         self._lookup = lookup
-        self._running: asyncio.Future[Any] | None = None
+        self._running: asyncio.Future[Found] | None = None
         self._known = _fixed(endpoint)
         self._stale_at = _NEVER if self._known else 0.0
         self._asked_at = -_NEVER
@@ -66,8 +71,8 @@ class Resolver:
             return
         self._asked_at = now
         loop = asyncio.get_running_loop()
-        self._running = loop.run_in_executor(None, self._look)
-        self._running.add_done_callback(self._learn)
+        self._running = loop.create_future()
+        threading.Thread(target=self._look, args=(loop,), name="lookup", daemon=True).start()
 
     def knows(self, address: Address) -> bool:
         """It is one of the latest."""
@@ -78,20 +83,28 @@ class Resolver:
         if self._stale_at != _NEVER:
             self._stale_at = min(self._stale_at, self._asked_at + _AGAIN)
 
-    def _look(self) -> tuple[Address, ...]:
-        found = self._lookup(self._host, self._port, type=socket.SOCK_STREAM)
-        return tuple(dict.fromkeys((entry[0], entry[4]) for entry in found))
+    def _look(self, loop: asyncio.AbstractEventLoop) -> None:
+        """In the thread: ask, and tell the loop, if it is still there to be told."""
+        try:
+            entries = self._lookup(self._host, self._port, type=socket.SOCK_STREAM)
+            found = tuple(dict.fromkeys((entry[0], entry[4]) for entry in entries))
+        except Exception:  # Whatever a name server does to us, the last good addresses stay.
+            found = ()
+        with contextlib.suppress(RuntimeError):
+            loop.call_soon_threadsafe(self._learn, found)
 
-    def _learn(self, done: asyncio.Future[Any]) -> None:
+    def _learn(self, found: Found) -> None:
+        assert self._running is not None
+        self._running.set_result(found)
         self._running = None
         now = self._clock.now()
-        if done.cancelled() or done.exception() is not None or not done.result():
+        if not found:
             self._stale_at = now + _AGAIN if self._known else now
             return
-        before, self._known = self._known, done.result()
+        before, self._known = self._known, found
         self._stale_at = now + TTL
-        if before and set(before) != set(self._known):
-            self._changed(frozenset(self._known))
+        if before and set(before) != set(found):
+            self._changed(frozenset(found))
 
 
 def _fixed(endpoint: Endpoint) -> tuple[Address, ...]:

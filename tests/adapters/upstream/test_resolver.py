@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
+import uvloop
 
 from proxy.adapters.upstream import Endpoint
 from proxy.adapters.upstream.resolver import TTL, Address, Resolver
@@ -135,3 +136,42 @@ async def test_an_address_is_never_looked_up(url: str, address: Address) -> None
     world.resolver.distrust()
     assert await world.resolver.addresses(1.0) == (address,)
     assert world.names.asked == 0
+
+
+async def test_an_answer_that_is_no_list_of_addresses_is_none() -> None:
+    def nonsense(host: str, port: int, **_: Any) -> Any:
+        return [()]
+
+    world = World(Names(["192.0.2.1"]))
+    await world.ips()
+    world.resolver._lookup = nonsense
+    world.clock.advance(TTL)
+    assert await world.ips() == ["192.0.2.1"]
+
+
+async def test_an_address_is_known_until_the_name_has_another() -> None:
+    world = World(Names(["192.0.2.1"], ["192.0.2.2"]))
+    (first,) = await world.resolver.addresses(10.0)
+    assert world.resolver.knows(first)
+    world.clock.advance(TTL)
+    (second,) = await world.resolver.addresses(10.0)
+    assert (world.resolver.knows(first), world.resolver.knows(second)) == (False, True)
+
+
+def test_a_lookup_that_hangs_holds_up_neither_the_loop_nor_its_end() -> None:
+    """A name server that swallows questions must not keep a drained process from ending."""
+    names = Names(["192.0.2.1"])
+    names.free.clear()
+
+    async def ask() -> None:
+        with pytest.raises(UpstreamFailed):
+            await World(names).ips(patience=0.01)
+
+    for factory in (asyncio.new_event_loop, uvloop.new_event_loop):
+        with asyncio.Runner(loop_factory=factory) as runner:
+            runner.run(ask())
+    names.free.set()  # The lookups end now, and find no loop to tell.
+    for thread in threading.enumerate():
+        if thread.name == "lookup":
+            thread.join(10)
+    assert names.asked == 2
