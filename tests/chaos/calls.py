@@ -32,6 +32,7 @@ class Told:
     bookings: dict[tuple[str, str], list[str]] = field(default_factory=dict)
     meant: Counter[tuple[str, str]] = field(default_factory=Counter)  # how often each is meant
     events: set[tuple[str, str]] = field(default_factory=set)  # taken with a 2xx
+    not_taken: list[str] = field(default_factory=list)  # answered: later
 
 
 @dataclass(frozen=True)
@@ -143,6 +144,8 @@ class PhoneCall:
         self._told.answers[f"{kind} {heard}: {how}"] += 1
         if answer is None:
             self._told.unanswered.append(f"{kind} of {self.id}")
+        elif heard == "later":
+            self._told.not_taken.append(f"{kind} of {self.id}: {how}")
         elif heard == "ill-formed":
             self._told.ill_formed.append(f"{kind} of {self.id}: {answer.status} {how}")
 

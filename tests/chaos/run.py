@@ -33,6 +33,13 @@ SPARE_DESCRIPTORS = 2
 """Files that may come and go by themselves."""
 
 
+MAY_LOSE = (
+    "what a killed sidecar knew of writes: one that ran before may run again if it is repeated "
+    "(double_bookings.after_a_kill), and its caller may hear that nothing ran "
+    "(untrue.after_a_kill); never an event that was taken"
+)
+
+
 @dataclass(frozen=True)
 class Plan:
     """What is asked of a run."""
@@ -46,7 +53,7 @@ class Plan:
     keep: Path | None
 
 
-def rules(folder: Path, mcp: int, webhook: int) -> dict[str, Any]:
+def rules(folder: Path, mcp: int, webhook: int, *, outbox: bool) -> dict[str, Any]:
     """Both arms in use, both ways of rescue, little patience, breakers that open often."""
     breaker = {"failures": 5, "open_for": "1s", "open_max": "3s"}
     arm = {"keepalive": "1s", "breaker": breaker, "connections": 128}
@@ -82,6 +89,7 @@ def rules(folder: Path, mcp: int, webhook: int) -> dict[str, Any]:
             "cancel_appointment": write,
         },
         "limits": {"tools_per_minute": None, "ip_per_minute": None},
+        "outbox": {"enabled": outbox, "retry_first": "200ms", "retry_max": "1s"},
         "state_dir": str(folder / "state"),
     }
 
@@ -101,7 +109,7 @@ async def _run(plan: Plan, folder: Path, say: Say) -> dict[str, Any]:
     ledger, outages, told = folder / "ledger", Outages(), Told()
     mcp = BackendChild("mcp", "mcp", folder, ledger, plan.seed)
     webhook = BackendChild("webhook", "webhook", folder, ledger, plan.seed)
-    sidecar = SidecarChild(folder, rules(folder, mcp.port, webhook.port))
+    sidecar = SidecarChild(folder, rules(folder, mcp.port, webhook.port, outbox=plan.outbox))
     phone, pick = Phone(sidecar.port, outages), random.Random(plan.seed)
     monkey = Monkey((mcp, webhook), sidecar, outages, random.Random(plan.seed), say,
                     kills=plan.kills)  # fmt: skip
@@ -183,6 +191,7 @@ def _report(
         "double_bookings": verdict.doubles(ledger, told, monkey.killed_at),
         "untrue": verdict.untrue(ledger, told, monkey.killed_at),
         "lost_events": verdict.lost_events(ledger, told),
+        "events_not_taken": verdict.plain(told.not_taken if plan.outbox else ()),
         "permits": verdict.plain(f"{name}: {count}" for name, count in after.left.items()),
         "leaks": verdict.plain(_leaks(before, after)),
         "crashes": verdict.plain(_crashes(sidecar)),
@@ -192,6 +201,7 @@ def _report(
         "seconds": plan.seconds,
         "calls_a_second": plan.rate,
         "sidecar": "killed with -9" if plan.kills else "restarted gracefully",
+        "may_lose": MAY_LOSE if plan.kills else "nothing",
         "repeats": plan.repeats,
         "outbox": plan.outbox,
         "harm": dict(sorted(monkey.done.items())),
@@ -200,6 +210,7 @@ def _report(
         "bookings_meant": sum(told.meant.values()),
         "bookings_made": sum(entry["what"] == "booking" for entry in ledger),
         "events_taken": len(told.events),
+        "events_delivered": sum(entry["what"] == "event" for entry in ledger),
         "before": vars(before),
         "after": vars(after),
         "found": {name: finding.told() for name, finding in findings.items()},

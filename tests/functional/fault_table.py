@@ -90,7 +90,7 @@ and nobody else could answer them."""
 
 REPEATED_WRITES = """
 one arm              | other id       | retry          | twin
-refuse               | B 0+1 again    | B 0+1 again    | B 0+1
+refuse               | B 0+1 again    | B 0+1 again    | B 0+1 again
 reset before reading | pending 1+0    | pending 1+0    | pending 1+0
 reset after reading  | pending 1+0    | pending 1+0    | pending 1+0
 freeze               | pending 1+0    | pending 1+0    | pending 1+0
@@ -98,13 +98,13 @@ slow drip            | pending 1+0    | pending 1+0    | pending 1+0
 cut mid-headers      | pending 1+0    | pending 1+0    | pending 1+0
 cut mid-body         | pending 1+0    | pending 1+0    | pending 1+0
 garbage              | pending 1+0    | pending 1+0    | pending 1+0
-surplus bytes        | A 1+0 again    | A 1+0 again    | A 1+0
+surplus bytes        | A 1+0 again    | A 1+0 again    | A 1+0 again
 500                  | pending 1+0    | pending 1+0    | pending 1+0
 502                  | pending 1+0    | pending 1+0    | pending 1+0
 503 retry-after      | pending 1+0    | pending 1+0    | pending 1+0
 429                  | pending 1+0    | pending 1+0    | pending 1+0
 200 with failure     | pending 1+0    | pending 1+0    | pending 1+0
-business no          | A 2+0          | A 1+0 again    | A 1+0
+business no          | A 2+0          | A 1+0 again    | A 1+0 again
 
 both arms            | other id       | retry          | twin
 refuse               | say 0+0        | say 0+0        | say 0+0
@@ -115,13 +115,13 @@ slow drip            | pending 1+0    | pending 1+0    | pending 1+0
 cut mid-headers      | pending 1+0    | pending 1+0    | pending 1+0
 cut mid-body         | pending 1+0    | pending 1+0    | pending 1+0
 garbage              | pending 1+0    | pending 1+0    | pending 1+0
-surplus bytes        | A 1+0 again    | A 1+0 again    | A 1+0
+surplus bytes        | A 1+0 again    | A 1+0 again    | A 1+0 again
 500                  | pending 1+0    | pending 1+0    | pending 1+0
 502                  | pending 1+0    | pending 1+0    | pending 1+0
 503 retry-after      | pending 1+0    | pending 1+0    | pending 1+0
 429                  | pending 1+0    | pending 1+0    | pending 1+0
 200 with failure     | pending 1+0    | pending 1+0    | pending 1+0
-business no          | A 2+0          | A 1+0 again    | A 1+0
+business no          | A 2+0          | A 1+0 again    | A 1+0 again
 """
 """A write asked for twice: what the second one hears, and what has reached the arms by then.
 
