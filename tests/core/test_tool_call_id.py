@@ -138,9 +138,9 @@ TURNS = st.lists(
 @given(TURNS, st.booleans())
 def test_the_short_way_finds_what_the_long_way_would(turns: list[Any], compact: bool) -> None:
     form = {"separators": (",", ":")} if compact else {"indent": 1}
-    calls = [t for t in turns if t["role"] == "tool_call_invocation" and t["tool_call_id"]]
-    mine = [t["tool_call_id"] for t in calls if t["name"] == "book"]
-    everywhere = [t["tool_call_id"] for t in turns if t.get("tool_call_id")]
-    expected = mine[-1] if mine and everywhere.count(mine[-1]) == 1 else None
+    invoked = [t for t in turns if t["role"] == "tool_call_invocation" and t["name"] == "book"]
+    last = invoked[-1]["tool_call_id"] if invoked else None
+    everywhere = [t.get("tool_call_id") for t in turns]
+    expected = last if last and everywhere.count(last) == 1 else None
 
     assert tool_call_id(asked(*turns, **form)) == expected
