@@ -73,13 +73,12 @@ def _tail(text: bytes) -> Sequence[_Turn]:
 
 def _last(turns: Sequence[_Turn], tool: str) -> str | None:
     """The ID of the last invocation of a tool; None if there is none, or it has its result."""
-    answered = set()
+    answered: list[Any] = []
     for turn in reversed(turns):
         found = turn.tool_call_id
-        if not isinstance(found, str):
-            continue
         if turn.role == _RESULT:
-            answered.add(found)
+            answered.append(found)
         elif turn.role == _INVOCATION and turn.name == tool:
-            return found if found not in answered and 0 < len(found) <= MAX_ID else None
+            fits = isinstance(found, str) and 0 < len(found) <= MAX_ID
+            return found if fits and found not in answered else None
     return None
