@@ -25,6 +25,7 @@ from proxy.adapters.upstream import HttpUpstream, Sweep
 from proxy.adapters.watch import Watcher
 from proxy.admin.api import admin_application, observe_application
 from proxy.arm_rules import probed
+from proxy.cached import Cached
 from proxy.core.exchange import Exchange
 from proxy.core.exchange_headers import headers_for_caller
 from proxy.core.model import Kind, Reply
@@ -40,7 +41,7 @@ from proxy.once import Once
 from proxy.operations import Condition, SidecarOperations
 from proxy.ports import Arm
 from proxy.settings import Settings
-from proxy.wiring import Prepared, Wiring
+from proxy.wiring import Prepared, Wiring, same_answers
 
 FINISH_SECONDS = 0.05
 """How often a drain looks whether the last late write has ended."""
@@ -87,12 +88,15 @@ class App:
             sweep=Sweep(clock),
             secret=settings.secret,
             load=self._load,
+            own=new_id().encode(),
         )
         prepared = self.wiring.prepare(rules, self._health)
         self.once = Once(ReplayGuard(), EventGuard(), clock=clock, watch=self.watcher)
+        self.cached = Cached(clock=clock, watch=self.watcher)
         self.handler = Handler(
             prepared.line,
             once=self.once,
+            cached=self.cached,
             clock=clock,
             watch=self.watcher,
             new_id=new_id,
@@ -122,6 +126,9 @@ class App:
         self._closing = AsyncExitStack()
         self._hurried = False
         self.metrics.inflight.set_function(lambda: self.handler.inflight)
+        cache = self.cached.cache
+        self.metrics.cache_entries.set_function(lambda: len(cache))
+        self.metrics.cache_bytes.set_function(lambda: cache.bytes)
         self.metrics.loop_lag.set_function(lambda: self.lag.seconds)
         if (access := self._access) is not None:
             self.metrics.access_dropped.set_function(lambda: access.dropped)
@@ -196,6 +203,7 @@ class App:
         self.metrics.pools, self.metrics.breakers = self.wiring.upstreams, self.wiring.breakers
         line, rules, condition = prepared.line, prepared.rules, self.condition
         self.handler.line = line
+        self.cached.use(line.tools, arms=same_answers(rules), call_ids=rules.split.call_id_query)
         condition.loaded, condition.fault = loaded, None
         condition.taken_ms = self.clock.wall_ms()
         self.watcher.to, self.watcher.tools = line.to, line.tools.names

@@ -2,7 +2,8 @@
 
 address, guard, size, anything presented (edge.screen) -> body (edge.body) -> kind, call ID, tool
 (recognise) -> credentials hold (edge.authorise) -> has it run already? (once) -> limit (edge.meter)
--> decision (splitter) -> permit, attempt, verdict -> maybe the rescue -> answer -> account.
+-> decision (splitter) -> is an answer kept? (cached) -> permit, attempt, verdict
+-> maybe the rescue -> answer -> account.
 
 Every way out ends in `_account`, and every permit goes back.
 """
@@ -14,7 +15,8 @@ from collections.abc import Callable
 from functools import partial
 
 from proxy.attempt import TIMED, Attempts, Plan, Start
-from proxy.core.dialects.kept import again
+from proxy.cached import Cached, Fetch
+from proxy.core.dialects.kept import again, keep
 from proxy.core.dialects.last_answer import done_answer, last_answer
 from proxy.core.exchange import Exchange
 from proxy.core.exchange_headers import headers_for_arms, headers_for_caller
@@ -24,6 +26,7 @@ from proxy.core.model import (
     TOOL_KINDS,
     Call,
     Decision,
+    Effect,
     Kind,
     Outbound,
     Ran,
@@ -50,7 +53,7 @@ from proxy.ports import Clock, Incoming, Watch
 from proxy.relay import Settled
 
 # Bound once: reading a member of an enumeration is slow in Python 3.11.
-_HEALTH, _LLM, _OTHER = RouteId.HEALTH, Kind.LLM, Kind.OTHER
+_HEALTH, _LLM, _OTHER, _READ = RouteId.HEALTH, Kind.LLM, Kind.OTHER, Effect.READ
 
 
 REPLAYED = (b"x-callsplit-replayed", b"true")
@@ -68,6 +71,7 @@ class Handler:
         line: Line,
         *,
         once: Once,
+        cached: Cached,
         clock: Clock,
         watch: Watch,
         new_id: Callable[[], str],
@@ -79,6 +83,7 @@ class Handler:
         self._watch = watch
         self._new_id = new_id
         self._once = once
+        self._cached = cached
         self._attempts = Attempts(clock=clock, watch=watch, start=start)
 
     async def handle(self, incoming: Incoming) -> Reply:
@@ -202,12 +207,40 @@ class Handler:
         plan = self._plan(line, call, decision, x, wall_ms)
         if ticket is not None:
             self._bind(plan, ticket, call, partial(self._leave, line, incoming, call, x, ticket))
+        elif (found := self._cached.look(call, plan.arm.name, x.started)) is not None:
+            return await self._share(line, call, plan, found, x)
         reply, verdict, ran = await self._try_arms(call, plan, x)
+        if plan.terms.effect is not _READ and ran is not Ran.NO:
+            self._cached.wrote(call)
         if ticket is not None:
             self._once.settle(ticket, call, reply, verdict, ran)
             if ticket.left:
                 return nobody_hears()  # The caller has an answer already.
         return reply if reply is not None else self._last_answer(line, call, x, ran)
+
+    async def _share(
+        self, line: Line, call: Call, plan: Plan, found: Reply | Fetch, x: Exchange
+    ) -> Reply:
+        """A read whose answer is kept, is on its way to a twin, or will be kept."""
+        if isinstance(found, Reply):
+            return self._kept(found, plan.arm.name, x)
+        with found:
+            patience = plan.budget_ends - plan.min_attempt
+            if found.twin and (reply := await self._cached.join(found, patience)) is not None:
+                return self._kept(reply, found.arm, x)
+            reply, verdict, ran = await self._try_arms(call, plan, x)
+            if reply is not None:
+                found.keep(keep(call, reply, verdict=verdict), x.arm)
+                return reply
+            if (stale := self._cached.stale(found)) is not None:
+                x.flags.append("stale")
+                return self._kept(stale, plan.arm.name, x)
+        return self._last_answer(line, call, x, ran)
+
+    def _kept(self, reply: Reply, arm: str, x: Exchange) -> Reply:
+        no = reply.verdict is not None and reply.verdict.label == "business_no"
+        x.arm, x.reason, x.outcome = arm, Reason.CACHED, "business_no" if no else "ok"
+        return reply
 
     def _bind(self, plan: Plan, ticket: Ticket, call: Call, leave: Callable[[], None]) -> None:
         """Every try of a write says that it is the same one."""
@@ -224,6 +257,7 @@ class Handler:
     ) -> None:
         """Answer the caller of a write that is late: nobody is kept waiting for it any longer."""
         self._once.doubt(ticket)
+        self._cached.wrote(call)
         reply = self._last_answer(line, call, x, Ran.UNKNOWN)
         if incoming.gone:
             x.outcome, reply = "gone", nobody_hears()

@@ -11,7 +11,7 @@ from typing import TypeAlias
 
 from msgspec import Struct
 
-from proxy.core.dialects.kept import keep
+from proxy.core.dialects.kept import Kept, keep
 from proxy.core.model import Call, Kind, Ran, Reply, Verdict
 from proxy.core.replay import ReplayGuard
 from proxy.core.replay_events import EventGuard, EventStep, event_key
@@ -137,7 +137,8 @@ class Once:
             return
         success = verdict.label == _SUCCESS
         if isinstance(reply.body, bytes):
-            self._end(ticket, Done(keep(call, reply, verdict=verdict), success))
+            kept = keep(call, reply, verdict=verdict)
+            self._end(ticket, Ran.NO if wants_input(kept) else Done(kept, success))
         elif ticket.left:  # a late answer that begins well and is too large to be kept
             self._end(ticket, Done(None, success))
         else:
@@ -189,3 +190,8 @@ class Once:
         else:
             self.guard.unknown(run, now)
         self._runs.land(run.key, outcome)
+
+
+def wants_input(kept: Kept | None) -> bool:
+    """The tool has not run yet: it asks for more first (MCP 2026-07-28, `input_required`)."""
+    return kept is not None and kept.asks_more and b'"input_required"' in kept.body

@@ -25,6 +25,7 @@ from proxy.core.entry import Entry
 from proxy.core.fields import fields
 from proxy.core.force import Force
 from proxy.core.hedge import Pace
+from proxy.core.hops import INSTANCE
 from proxy.core.limits import Limit
 from proxy.core.model import Kind, Reply
 from proxy.core.rescue import coverable
@@ -65,7 +66,7 @@ class Wiring:
     """Makes lines of rules.
 
     `secret` resolves a reference to bytes, None if it may be absent and is; it raises
-    `SettingsError`.
+    `SettingsError`.  `own` is the word by which this process knows its own requests.
     """
 
     def __init__(
@@ -76,6 +77,7 @@ class Wiring:
         sweep: Sweep,
         secret: Secret,
         load: Load = lambda: (0, 0.0),
+        own: bytes = b"",
         jitter: Callable[[], float] = random.random,
     ) -> None:
         self.upstreams: Mapping[str, HttpUpstream] = {}
@@ -87,9 +89,10 @@ class Wiring:
         self._watch = watch
         self._sweep = sweep
         self._secret = secret
-
         self._jitter = jitter
         self._load = load
+        self._own = own
+
     def prepare(self, rules: Rules, health: Callable[[], Reply]) -> Prepared:
         """Build everything; changes nothing.  Raises `RulesError` or `SettingsError`."""
         faults = start_faults(rules, self._has)
@@ -106,7 +109,9 @@ class Wiring:
             rules.split, salt=self._salt(rules), at_ms=self._clock.wall_ms(), why="rules loaded"
         )
         splitter = self._splitter or Splitter(entry, fields_of=fields, arms=arms)
-        edge = Edge(self._edge_rules(rules), self._watch, self._edge, load=self._load)
+        edge = Edge(
+            self._edge_rules(rules), self._watch, self._edge, load=self._load, own=self._own
+        )
         line = Line(
             edge=edge,
             ids=CallIds.of(rules.split.call_id_headers, rules.split.call_id_query),
@@ -173,7 +178,8 @@ class Wiring:
         before = self.upstreams.get(name)
         if before is not None and before.endpoint == endpoint:
             return before
-        return HttpUpstream(endpoint, clock=self._clock, sweep=self._sweep)
+        always = [(INSTANCE, self._own)] if self._own else []
+        return HttpUpstream(endpoint, clock=self._clock, sweep=self._sweep, always=always)
 
     def _breaker(self, name: str, rules: Rules) -> ArmBreaker:
         known = self.breakers.get(name)
@@ -281,3 +287,11 @@ def tool_config(tools: ToolTable, tool: str, arm: str) -> ToolConfig:
     """What the backend of `arm` may know of a tool."""
     known = tools.get(tool)
     return ToolConfig(known.effect, known.names.get(arm, ""), known.output_schema)
+
+
+def same_answers(rules: Rules) -> dict[str, object]:
+    """What says of each arm where it is and what it speaks: equal, and its answers still hold."""
+    return {
+        name: (arm.handler, arm.url, arm.paths, arm.options, arm.bearer, arm.sign)
+        for name, arm in rules.backends.items()
+    }

@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 import orjson
 
 from backends.base import Send
+from proxy.cached import Cached
 from proxy.core.arm_breaker import ArmBreaker
 from proxy.core.auth import AuthPolicy, Credentials
 from proxy.core.breaker_values import BreakerConfig
@@ -173,10 +174,13 @@ class World:
             },
             passthrough="webhook" if edge.get("passthrough") else None,
         )
+        self.cached = Cached(clock=self.clock, watch=self.watch)
+        self.cached.use(self.line.tools, arms={"mcp": 1, "webhook": 2}, call_ids=())
         self.once = Once(ReplayGuard(), EventGuard(), clock=self.clock, watch=self.watch)
         self.handler = Handler(
             self.line,
             once=self.once,
+            cached=self.cached,
             clock=self.clock,
             watch=self.watch,
             new_id=lambda: "0" * 31 + "1",

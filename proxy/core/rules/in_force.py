@@ -9,12 +9,6 @@ NOT_YET = frozenset(
     {
         "fallback.retry_budget",
         "tools.*.hedge",
-        "tools.*.say_done",
-        "tools.*.cache",
-        "tools.*.cache_key",
-        "tools.*.stale_if_error",
-        "tools.*.replay_for",
-        "tools.*.invalidates",
         "tools.*.description",
         "tools.*.input_schema",
         "tools.*.annotations",

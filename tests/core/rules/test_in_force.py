@@ -12,7 +12,7 @@ def test_what_nobody_wrote_is_not_listed() -> None:
 def test_what_is_written_and_does_nothing_yet_is_listed_once() -> None:
     written = document(
         rollout={"steps": [10, 50]},
-        tools={"get.slots": {"effect": "read", "cache": "5m", "cache_key": ["args", "x"]}},
+        tools={"get.slots": {"effect": "read", "description": "Slots."}},
         state_dir="/var/lib/callsplit",
     )
     written["backends"]["mcp"]["breaker"] = {"failures": 3, "slow": "1s"}  # in force
@@ -20,8 +20,7 @@ def test_what_is_written_and_does_nothing_yet_is_listed_once() -> None:
     assert not_in_force(rules(**written)) == [
         "rollout",
         "state_dir",
-        "tools.get.slots.cache",
-        "tools.get.slots.cache_key",
+        "tools.get.slots.description",
     ]
 
 
