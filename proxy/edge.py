@@ -70,7 +70,10 @@ class Visit(Struct, gc=False):
 
 
 class Edge:
-    """One rule set's edge; `previous` hands on what its limits remember, where they stay."""
+    """One rule set's edge; `previous` hands on what its limits remember, where they stay.
+
+    `own` is the word by which this process knows its own requests (`core.hops`).
+    """
 
     def __init__(
         self,
@@ -79,6 +82,7 @@ class Edge:
         previous: Edge | None = None,
         *,
         load: Load = lambda: (0, 0.0),
+        own: bytes = b"",
     ) -> None:
         self._rules = rules
         self._watch = watch
@@ -89,6 +93,7 @@ class Edge:
         self._by_address: Gcra | None = _limiter(rules.address_limit, address_before)
         self._shedder = Shedder(in_flight=rules.in_flight, max_lag=rules.max_lag)
         self._load = load
+        self._own = own
 
     def screen(self, incoming: Incoming, now: float) -> Visit:
         """Judge what is known before the body; raises `Refused`."""
@@ -107,7 +112,7 @@ class Edge:
         if not visit.presented.possible:
             self._count_address(visit)
         check_request(head, incoming.version)
-        check_hops(head, rules.hops)
+        check_hops(head, rules.hops, self._own)
         route = visit.route = self._route(head)
         if route is not None:
             visit.kinds = route.kinds

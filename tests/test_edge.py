@@ -617,6 +617,16 @@ async def test_what_came_here_before_is_refused_before_its_body_is_read(target: 
     assert (refused.value.status, refused.value.code) == (508, "loop_detected")
 
 
+def test_our_own_request_is_known_the_first_time_it_comes_back() -> None:
+    edge = Edge(EdgeRules(OPEN), FakeWatch(), own=b"0123456789abcdef")
+
+    edge.screen(FakeIncoming(headers=[(b"x-callsplit-instance", b"another")]), 1000.0)
+    with pytest.raises(Refused) as refused:
+        edge.screen(FakeIncoming(headers=[(b"x-callsplit-instance", b"0123456789abcdef")]), 1000.0)
+
+    assert (refused.value.status, refused.value.code) == (508, "loop_detected")
+
+
 # --- paths that are not ours -------------------------------------------------------------------
 
 

@@ -4,7 +4,7 @@ import pytest
 
 from proxy.core.addresses import NOWHERE
 from proxy.core.head import read_head
-from proxy.core.hops import HEADER, check_hops, hop
+from proxy.core.hops import HEADER, INSTANCE, check_hops, hop
 from proxy.core.model import Head
 from proxy.errors import Refused
 
@@ -47,6 +47,18 @@ def test_what_is_no_small_number_is_refused(value: bytes) -> None:
 @pytest.mark.parametrize("value", ODD)
 def test_what_goes_on_is_ours_whatever_came(value: bytes) -> None:
     assert hop(head(value)) == (HEADER, b"1")
+
+
+def test_what_carries_our_own_word_has_come_back_at_once() -> None:
+    own = Head("POST", "/", "", {INSTANCE: b"0123abcd"}, [], b"a", "192.0.2.1")
+
+    with pytest.raises(Refused) as caught:
+        check_hops(own, 3, b"0123abcd")
+    assert (caught.value.status, caught.value.code) == (508, "loop_detected")
+    check_hops(own, 3, b"another")
+    check_hops(own, 3)
+    own.named[INSTANCE] = b""
+    check_hops(own, 3, b"")
 
 
 def test_two_counts_are_none() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import socket
+from collections.abc import Iterable
 
 from proxy.adapters.turn import Turn
 from proxy.adapters.upstream.body import StreamedBody
@@ -14,7 +15,7 @@ from proxy.adapters.upstream.endpoint import Endpoint
 from proxy.adapters.upstream.resolver import Address, Lookup, Resolver
 from proxy.adapters.upstream.sweep import Sweep
 from proxy.adapters.upstream.waiting import Waiting
-from proxy.adapters.upstream.wire import host_line, request_head
+from proxy.adapters.upstream.wire import fixed_lines, request_head
 from proxy.core.model import Headers, Outbound, Reply
 from proxy.errors import UpstreamFailed
 from proxy.ports import Clock
@@ -25,7 +26,7 @@ class HttpUpstream:
 
     The last used connection is used first, so that idle ones grow old and close.  While every
     connection is in use, exchanges wait in line; then none is idle, and none comes free but for
-    the first in line.
+    the first in line.  The fields `always` stand in every request, probes included.
     """
 
     def __init__(
@@ -35,12 +36,13 @@ class HttpUpstream:
         clock: Clock,
         sweep: Sweep,
         lookup: Lookup = socket.getaddrinfo,
+        always: Iterable[tuple[bytes, bytes]] = (),
     ) -> None:
         self.endpoint = endpoint
         self.opened_total = 0
         self._clock = clock
         self._sweep = sweep
-        self._host = host_line(endpoint.authority)
+        self._fixed = fixed_lines(endpoint.authority, always)
         self._resolver = Resolver(endpoint, clock=clock, changed=self._retire, lookup=lookup)
         self._dialer = Dialer(endpoint, self._resolver)
         self._idle: list[Connection] = []  # the oldest first
@@ -88,7 +90,7 @@ class HttpUpstream:
 
         Answers up to `buffer` bytes (the endpoint's by default) come whole; 0 streams at once.
         """
-        head = request_head(outbound, extra, self._host)
+        head = request_head(outbound, extra, self._fixed)
         again = False
         while True:
             connection = self._take(deadline) or await self._open(deadline, again=again)

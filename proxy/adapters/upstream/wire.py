@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from functools import lru_cache
 from operator import itemgetter
 
@@ -40,13 +41,13 @@ _GOING: set[bytes] = set()
 """Names seen whose fields go out; with all of a request's in it, none is looked at one by one."""
 
 
-def host_line(authority: str) -> bytes:
-    """The one Host field of every request to an endpoint."""
-    return b"Host: " + authority.encode("ascii")
+def fixed_lines(authority: str, always: Iterable[tuple[bytes, bytes]] = ()) -> tuple[bytes, ...]:
+    """The lines that stand in every request to an endpoint: Host, and the fields `always`."""
+    return (b"Host: " + authority.encode("ascii"), *map(_LINE, always))
 
 
-def request_head(outbound: Outbound, extra: Headers, host: bytes) -> bytes:
-    """Serialise everything before the body; `host` is the whole Host line.
+def request_head(outbound: Outbound, extra: Headers, fixed: tuple[bytes, ...]) -> bytes:
+    """Serialise everything before the body; `fixed` lines stand in every request.
 
     Framing and connection fields belong to the transport: those of the caller are left out.
     Raises `UpstreamFailed` for anything that could be read as more than one request.
@@ -54,7 +55,7 @@ def request_head(outbound: Outbound, extra: Headers, host: bytes) -> bytes:
     fields = [*outbound.headers, *extra]
     if not _GOING.issuperset(map(_NAME, fields)):
         fields = [field for field in fields if _goes(field[0])]
-    lines = [_request_line(outbound.method, outbound.target), host, *map(_LINE, fields)]
+    lines = [_request_line(outbound.method, outbound.target), *fixed, *map(_LINE, fields)]
     if outbound.body or outbound.method in _FRAMED_WHEN_EMPTY:
         lines.append(b"Content-Length: %d" % len(outbound.body))
     lines += (b"", b"")

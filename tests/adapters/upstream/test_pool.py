@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from proxy.adapters.upstream import HttpUpstream
+from proxy.adapters.upstream import Endpoint, HttpUpstream
 from proxy.adapters.upstream.body import StreamedBody
 from proxy.adapters.upstream.connection import Connection
 from proxy.adapters.upstream.pool import _answered_nobody
@@ -24,6 +24,7 @@ from tests.adapters.upstream.origin import (
     Peer,
     answering,
     failing,
+    get,
     ok,
     post,
     read,
@@ -64,6 +65,25 @@ async def test_a_post_is_byte_exact_on_the_wire(origins: Origins, client: Client
         b"Content-Length: 16\r\n\r\n"
         b'{"name": "caf\xe9"}'
     ]
+
+
+async def test_some_fields_stand_in_every_request(origins: Origins, client: Client) -> None:
+    seen: list[bytes] = []
+
+    async def script(peer: Peer) -> None:
+        while request := await peer.request():
+            seen.append(request)
+            await peer.send(ok())
+
+    origin = await origins(script)
+    endpoint = Endpoint.from_url(f"http://127.0.0.1:{origin.port}")
+    upstream = HttpUpstream(
+        endpoint, clock=client.clock, sweep=client.sweep, always=[(b"x-from", b"us")]
+    )
+    client.made.append(upstream)
+    await client.send(upstream)
+    await client.send(upstream, get())
+    assert [request.count(b"\r\nx-from: us\r\n") for request in seen] == [1, 1]
 
 
 async def test_a_body_of_megabytes_arrives_whole(origins: Origins, client: Client) -> None:

@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.adapters.upstream.wire import host_line, request_head
+from proxy.adapters.upstream.wire import fixed_lines, request_head
 from proxy.core.model import Headers, Outbound
 from proxy.errors import UpstreamFailed
 
-HOST = host_line("origin:8000")
+HOST = fixed_lines("origin:8000")
 
 
 def head(
@@ -138,7 +138,7 @@ def test_whatever_goes_out_is_one_request(fields: Headers, target: str, method: 
     assert b"" not in lines[:-2]
     assert wire.count(b"\n") == wire.count(b"\r") == len(lines)
     assert len(first.split(b" ")) == 3
-    assert [line for line in lines if line.lower().startswith(b"host:")] == [HOST]
+    assert [line for line in lines if line.lower().startswith(b"host:")] == [*HOST]
 
 
 def test_fields_that_stay_behind_do_so_however_often_they_come() -> None:
