@@ -30,6 +30,7 @@ class Told:
     ill_formed: list[str] = field(default_factory=list)
     unanswered: list[str] = field(default_factory=list)
     bookings: dict[tuple[str, str], list[str]] = field(default_factory=dict)
+    asked: dict[tuple[str, str], tuple[float, float]] = field(default_factory=dict)  # from, to
     meant: Counter[tuple[str, str]] = field(default_factory=Counter)  # how often each is meant
     events: set[tuple[str, str]] = field(default_factory=set)  # taken with a 2xx
     not_taken: list[str] = field(default_factory=list)  # answered: later
@@ -102,7 +103,10 @@ class PhoneCall:
         key = self.id, slot
         self._told.meant[key] = max(self._told.meant[key], 1)
         heard = self._told.bookings.setdefault(key, [])
+        began = time.monotonic()
         heard.append(await self._tool("book_appointment", {"slot": slot}))
+        first, _ = self._told.asked.get(key, (began, began))
+        self._told.asked[key] = first, time.monotonic()
         return heard[-1]
 
     # -- What Retell sends.

@@ -43,7 +43,7 @@ class Monkey:
             await asyncio.sleep(self._pick.uniform(*PAUSES))
 
     async def _harm(self, *, may_restart: bool) -> None:
-        if self._pick.random() < 0.12 and may_restart:
+        if self._pick.random() < 0.2 and may_restart:
             await (self._kill_sidecar() if self._kills else self._restart_sidecar())
             return
         both = self._pick.random() < 0.2

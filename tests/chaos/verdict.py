@@ -30,19 +30,22 @@ class Finding:
 
 
 def doubles(ledger: list[dict[str, Any]], told: Told, killed_at: list[float]) -> Finding:
-    """Bookings made more often than they were meant; excused if the sidecar died in between."""
-    ran: defaultdict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
+    """Bookings made more often than they were meant; excused if the sidecar died in between.
+
+    In between the first and the last word about it: when it ran may be much later.
+    """
+    ran: defaultdict[tuple[str, str], list[str]] = defaultdict(list)
     for entry in ledger:
         if entry["what"] == "booking":
-            ran[entry["call"], entry["of"]].append(entry)
+            ran[entry["call"], entry["of"]].append(entry["arm"])
     finding = Finding([], [])
-    for (call, slot), entries in ran.items():
-        if len(entries) > told.meant[call, slot]:
-            arms = " and ".join(entry["arm"] for entry in entries)
-            times = [entry["at"] for entry in entries]
-            between = any(min(times) <= at <= max(times) for at in killed_at)
-            kind = finding.excused if between else finding.broken
-            kind.append(f"{slot} of {call} at {arms}, told {told.bookings[call, slot]}")
+    for key, arms in ran.items():
+        if len(arms) > told.meant[key]:
+            call, slot = key
+            began, ended = told.asked[key]
+            died = any(began <= at <= ended for at in killed_at)
+            kind = finding.excused if died else finding.broken
+            kind.append(f"{slot} of {call} at {' and '.join(arms)}, told {told.bookings[key]}")
     return finding
 
 
