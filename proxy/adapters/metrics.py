@@ -14,6 +14,7 @@ from typing import Protocol
 from prometheus_client import CollectorRegistry, Gauge, Info
 
 from proxy import __version__
+from proxy.adapters.outbox_watch import OutboxFigures
 from proxy.adapters.tallies import Counters, Labels, Part, Read, Tallies, Timings
 from proxy.core.arm_breaker import ArmBreaker
 
@@ -86,6 +87,7 @@ class Metrics:
         self.hedges = c(
             "hedges", "Second attempts beside a slow one, by the arm that was slow.",
             "from", "outcome")  # fmt: skip
+        self.outbox = OutboxFigures(c, g)
         self._tell_of_pools()
         self._read(
             "tool_breaker_state", "1 for the state that a tool's breaker on an arm is in.",

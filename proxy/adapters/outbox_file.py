@@ -39,6 +39,8 @@ _ROW = f"SELECT {_NAMES}, id, head, crc, body FROM entries WHERE id = ?"  # noqa
 _NEXT = "SELECT id FROM entries WHERE id > ? ORDER BY id LIMIT 1"
 _PREVIOUS = "SELECT id FROM entries WHERE id < ? ORDER BY id DESC LIMIT 1"
 _LAST = 2**63 - 1
+_COUNT_FROM = "INSERT INTO sqlite_sequence VALUES ('entries', ?)"
+"""No number of a file that was set aside is given again: somebody may still hold it."""
 _PUT = f"""INSERT INTO entries ({_NAMES}, id, head, crc, body)
 VALUES ({"?, " * len(_FIELDS)}?, ?, ?, ?)"""  # noqa: S608
 _GET = "SELECT head, crc, body FROM entries WHERE id = ?"
@@ -155,6 +157,7 @@ class OutboxFile:
         try:
             aside = set_aside(self.path, self._wall_ms())
             self._db, _ = connect(self.path)
+            self._db.execute(_COUNT_FROM, (self._wall_ms(),))
             saved = [save(self._db, row) for row in readable(aside)]
         except (OSError, sqlite3.Error, Damaged) as error:
             self.close()

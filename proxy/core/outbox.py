@@ -11,6 +11,7 @@ from hashlib import blake2b
 import msgspec
 from msgspec import Struct
 
+from proxy.core.hops import HEADER as HOPS
 from proxy.core.model import Call, Head, Headers, Kind
 
 QUEUEABLE = frozenset({Kind.EVENT, Kind.ALERT})
@@ -49,6 +50,7 @@ class Letter(Struct, frozen=True, array_like=True, gc=False):
     event: str | None
     start_ms: int | None
     signed: bool
+    hops: bytes  # sidecars that it had passed, as it said; b"" if it said nothing
     body: bytes = b""
 
 
@@ -107,6 +109,7 @@ def letter_of(call: Call) -> Letter:
         event=call.event,
         start_ms=call.start_ms,
         signed=call.signed,
+        hops=head.named.get(HOPS, b""),
         body=call.body,
     )
 
@@ -128,11 +131,14 @@ def entry_of(call: Call, arm: str, wall_ms: int) -> Entry:
 
 def call_of(entry: Entry, letter: Letter) -> Call:
     """The call as a backend is asked to answer it."""
+    named = {name.lower(): value for name, value in letter.headers}
+    if letter.hops:
+        named[HOPS] = letter.hops
     head = Head(
         method=letter.method,
         path=letter.path,
         query=letter.query,
-        named={name.lower(): value for name, value in letter.headers},
+        named=named,
         end_to_end=letter.headers,
         host=letter.host,
         peer=letter.peer,

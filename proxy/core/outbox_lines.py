@@ -63,19 +63,14 @@ class Lines:
     # -- Coming in.
 
     def expect(self, entry: Entry) -> None:
-        """Keep a place for an entry that is on its way in; `arrived` or `failed` follows."""
+        """Keep a place for an entry that is on its way in, until `came`."""
         self._coming += 1
         self.size += entry.size
         if entry.call_id is not None:
             self._arriving[entry.call_id] = self._arriving.get(entry.call_id, 0) + 1
 
-    def arrived(self, entry: Entry, due: float) -> None:
-        """An entry that was expected is safe, and has its number."""
-        self.failed(entry)
-        self.put(entry, due)
-
-    def failed(self, entry: Entry) -> None:
-        """An entry that was expected does not come."""
+    def came(self, entry: Entry) -> None:
+        """An entry that was expected is no longer: it is here, or does not come."""
         self._coming -= 1
         self.size -= entry.size
         if entry.call_id is not None:
@@ -85,8 +80,15 @@ class Lines:
 
     # -- What waits.
 
+    def hear(self, entry: Entry, due: float) -> None:
+        """Take in what somebody else says of an entry; if it is being delivered, it still is."""
+        out = self.is_out(entry.id)
+        self.put(entry, due)
+        if out and entry.state is State.QUEUED:
+            self._out[entry.line] = entry.id
+
     def put(self, entry: Entry, due: float) -> None:
-        """Take an entry in, or what it has become."""
+        """Take an entry in, or what it has become: it is not being delivered."""
         self.drop(entry.id)
         self._entries[entry.id] = entry
         self.size += entry.size
@@ -122,28 +124,26 @@ class Lines:
         return entry
 
     def replace_all(self, entries: Iterable[tuple[Entry, float]]) -> None:
-        """Hold these, each with when it is due, and no others."""
+        """Hold these, each with when it is due, and no others; who is out stays out."""
+        out = {*self._out.values()}
         for id in tuple(self._entries):
             self.drop(id)
         self._heads, self._ages = [], []
         for entry, due in entries:
             self.put(entry, due)
+            if entry.id in out and entry.state is State.QUEUED:
+                self._out[entry.line] = entry.id
 
     # -- Going out.
 
     def take(self, now: float) -> Entry | None:
-        """The next one to deliver, whose line then waits for `put`, `drop` or `give_back`."""
+        """The next one to deliver, whose line then waits for `put` or `drop`."""
         if (head := self._first()) is None or head[0] > now:
             return None
         heappop(self._heads)
         entry = self._entries[head[1]]
         self._out[entry.line] = entry.id
         return entry
-
-    def give_back(self, id: int) -> None:
-        """It was not tried after all, and is as due as before."""
-        if (entry := self._entries.get(id)) is not None:
-            self._came_back(entry)
 
     def next_due(self) -> float | None:
         """When `take` is worth the next call; None: not before something comes in or back."""

@@ -9,10 +9,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import structlog
+from msgspec.structs import replace
 
+from proxy.adapters.metrics import Metrics
 from proxy.adapters.outbox_store import SqliteOutbox
+from proxy.adapters.outbox_watch import OutboxFigures
 from proxy.core.model import Call, Head, Kind
 from proxy.core.outbox import Entry, Letter, entry_of, letter_of
+from proxy.ports import OutboxEar
 
 WALL = 1_767_225_600_000
 
@@ -60,6 +64,65 @@ class Ear:
         async with asyncio.timeout(20):
             await self.news.wait()
         self.news.clear()
+
+
+class FakeStore:
+    """A store in memory; it fails when told to, and waits when told to."""
+
+    name = "fake"
+
+    def __init__(self) -> None:
+        self.leading = True
+        self.kept: dict[int, tuple[Entry, Letter]] = {}
+        self.fault: Exception | None = None
+        self.gate: asyncio.Event | None = None
+        self.closed = False
+        self.done: list[tuple[str, int]] = []
+        self._count = 0
+
+    async def run(self, ear: OutboxEar) -> None:
+        ear.replaced([entry for entry, _ in self.kept.values()])
+        await asyncio.Event().wait()
+
+    async def put(self, entry: Entry, letter: Letter) -> Entry:
+        await self._obey()
+        self._count += 1
+        kept = replace(entry, id=self._count)
+        self.kept[kept.id] = kept, letter
+        return kept
+
+    async def letter(self, id: int) -> Letter | None:
+        await self._obey()
+        return self.kept[id][1] if id in self.kept else None
+
+    async def update(self, entry: Entry) -> None:
+        await self._obey()
+        self.done.append((entry.state, entry.id))
+        self.kept[entry.id] = entry, self.kept[entry.id][1]
+
+    async def remove(self, id: int) -> None:
+        await self._obey()
+        self.done.append(("removed", id))
+        self.kept.pop(id, None)
+
+    async def aclose(self) -> None:
+        self.closed = True
+
+    async def _obey(self) -> None:
+        if self.gate is not None:
+            await self.gate.wait()
+        if self.fault is not None:
+            raise self.fault
+
+
+def figures() -> OutboxFigures:
+    return Metrics("t").outbox
+
+
+async def settle(turns: int = 20) -> None:
+    """Let everything run that can."""
+    for _ in range(turns):
+        await asyncio.sleep(0)
 
 
 async def keep_on(path: Path) -> None:

@@ -170,6 +170,7 @@ def test_a_file_that_is_no_database_is_set_aside(tmp_path: Path) -> None:
     (aside, saved), kept = box.aside[0], box.put(1)
 
     assert aside.read_bytes().startswith(b"this is no database")
+    assert kept[0].id > WALL, "no number of the old file is given again"
     assert aside.name == f"outbox.db.broken-{WALL}"
     assert saved == []
     assert box.again() == kept

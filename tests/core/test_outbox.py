@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from proxy.core.hops import hop
 from proxy.core.model import Call, Head, Kind
 from proxy.core.outbox import (
     MAX_NAME,
@@ -48,6 +49,17 @@ def test_a_call_comes_out_as_it_went_in() -> None:
     assert back.head.end_to_end == call.head.end_to_end
     assert back == msgspec.structs.replace(call, head=back.head)
     assert back.head == call.head
+
+
+def test_a_circle_is_counted_through_the_outbox_too() -> None:
+    """Or a backend's url that leads back here would make of one event a life's work."""
+    call = ended()
+    call.head.named[b"x-callsplit-hops"] = b"3"
+
+    back = call_of(entry_of(call, "webhook", WALL), letter_of(call))
+
+    assert hop(back.head) == (b"x-callsplit-hops", b"4")
+    assert hop(call_of(entry_of(ended(), "webhook", WALL), letter_of(ended())).head)[1] == b"1"
 
 
 def test_an_entry_holds_nothing_of_the_letter() -> None:

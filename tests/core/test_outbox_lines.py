@@ -85,13 +85,10 @@ def test_a_dead_one_that_comes_back_is_first_again_but_waits_for_who_is_out() ->
     assert taken(held) == [1]
 
 
-def test_what_was_not_tried_goes_back_to_its_place() -> None:
+def test_it_is_known_who_is_out() -> None:
     held = lines(entry(1), entry(2))
     assert taken(held) == [1]
-    held.give_back(1)
-    held.give_back(9)
 
-    assert taken(held) == [1]
     assert held.out == 1
     assert held.is_out(1)
     assert not held.is_out(2)
@@ -123,9 +120,10 @@ def test_a_call_has_a_queue_from_the_moment_that_something_is_on_its_way_in() ->
     assert len(held) == 2
     assert held.size == 20
 
-    held.failed(coming)
+    held.came(coming)
     assert held.has("a")
-    held.arrived(entry(1), 0.0)
+    held.came(coming)
+    held.put(entry(1), 0.0)
     assert held.has("a")
     assert (len(held), held.size, held.queued) == (1, 10, 1)
 
@@ -137,7 +135,7 @@ def test_a_call_has_a_queue_from_the_moment_that_something_is_on_its_way_in() ->
 def test_what_is_of_no_call_can_fail_too() -> None:
     held = Lines()
     held.expect(entry(0, None))
-    held.failed(entry(0, None))
+    held.came(entry(0, None))
 
     assert (len(held), held.size) == (0, 0)
 
@@ -172,6 +170,39 @@ def test_a_store_that_begins_anew_replaces_everything() -> None:
     assert held.find(1) is None
 
 
+def test_what_others_say_does_not_send_it_out_twice() -> None:
+    """Another replica's news, or a store that was read anew, in the middle of a delivery."""
+    held = lines(entry(1), entry(2))
+    assert taken(held) == [1]
+
+    held.hear(replace(entry(1), tries=3), 0.0)
+    held.replace_all([(entry(1), 0.0), (entry(2), 0.0), (entry(3, "b"), 0.0)])
+
+    assert taken(held) == [3]
+    assert held.is_out(1)
+    held.drop(1)
+    assert taken(held) == [2]
+
+
+def test_what_others_found_dead_is_no_longer_out() -> None:
+    held = lines(entry(1), entry(2))
+    assert taken(held) == [1]
+
+    held.hear(replace(entry(1), state=DEAD), 0.0)
+
+    assert taken(held) == [2]
+    held.replace_all([(replace(entry(2), state=DEAD), 0.0), (entry(4), 0.0)])
+    assert taken(held) == [4]
+
+
+def test_news_of_what_is_not_out_are_taken_in() -> None:
+    held = lines(entry(1), due=9.0)
+
+    held.hear(entry(1), 0.0)
+
+    assert taken(held) == [1]
+
+
 @dataclass
 class Model:
     """What must hold, without a heap."""
@@ -201,7 +232,8 @@ class LinesMachine(RuleBasedStateMachine):
         self.count += 1
         new = entry(self.count, call)
         self.lines.expect(new)
-        self.lines.arrived(new, self.now + wait)
+        self.lines.came(new)
+        self.lines.put(new, self.now + wait)
         self.model.entries[new.id], self.model.due[new.id] = new, self.now + wait
 
     @rule(seconds=st.integers(1, 3))
@@ -218,7 +250,7 @@ class LinesMachine(RuleBasedStateMachine):
             self.model.out.add(got.id)
 
     @precondition(lambda self: self.model.out)
-    @rule(data=st.data(), how=st.sampled_from(["delivered", "again", "dead", "back"]))
+    @rule(data=st.data(), how=st.sampled_from(["delivered", "again", "dead"]))
     def comes_back(self, data: st.DataObject, how: str) -> None:
         id = data.draw(st.sampled_from(sorted(self.model.out)))
         self.model.out.discard(id)
@@ -226,8 +258,6 @@ class LinesMachine(RuleBasedStateMachine):
         if how == "delivered":
             self.lines.drop(id)
             del self.model.entries[id]
-        elif how == "back":
-            self.lines.give_back(id)
         else:
             fresh = replace(mine, state=DEAD) if how == "dead" else mine
             self.lines.put(fresh, self.now + 2)
