@@ -167,8 +167,7 @@ class RunStore:
         """
         done = run.done
         if now >= run.since + (self._hold if done is None else run.replay_for):
-            if last:
-                self.numbers.note(run.key, run.number, now)
+            self.numbers.note(run.key, run.number, now)
             return
         if last:
             self._runs[run.key] = run

@@ -17,7 +17,7 @@ from proxy.core.model import Call
 MAX_ID = 128
 """Characters; a longer ID is none."""
 
-_INVOCATION, _RESULT = "tool_call_invocation", "tool_call_result"
+_INVOCATION = "tool_call_invocation"
 _MARK = b'"tool_call_invocation"'
 _START = b'{"role":' + _MARK
 
@@ -36,8 +36,8 @@ _turns = msgspec.json.Decoder(list[_Turn]).decode
 def tool_call_id(call: Call) -> str | None:
     """The ID of the tool call that a function's request makes; None if it cannot be told for sure.
 
-    It is that of the last invocation of the tool, if that one has no result yet and its ID stands
-    nowhere else.
+    It is that of the last invocation of the tool, unless the ID stands anywhere else: then either
+    that one has its result already, or IDs are given twice.
     """
     if call.turns is None or call.tool is None:
         return None
@@ -72,13 +72,9 @@ def _tail(text: bytes) -> Sequence[_Turn]:
 
 
 def _last(turns: Sequence[_Turn], tool: str) -> str | None:
-    """The ID of the last invocation of a tool; None if there is none, or it has its result."""
-    answered: list[Any] = []
+    """The ID of the last invocation of a tool; None if there is none, or if that has none."""
     for turn in reversed(turns):
-        found = turn.tool_call_id
-        if turn.role == _RESULT:
-            answered.append(found)
-        elif turn.role == _INVOCATION and turn.name == tool:
-            fits = isinstance(found, str) and 0 < len(found) <= MAX_ID
-            return found if fits and found not in answered else None
+        if turn.role == _INVOCATION and turn.name == tool:
+            found = turn.tool_call_id
+            return found if isinstance(found, str) and 0 < len(found) <= MAX_ID else None
     return None

@@ -166,6 +166,22 @@ def test_an_event_that_was_under_way_is_delivered_again() -> None:
     assert others.begin(7, 5.0) is EventStep.DELIVER
 
 
+def test_what_does_not_fit_any_more_is_the_oldest() -> None:
+    guard = ReplayGuard()
+    for now, stay in ((1.0, 900.0), (2.0, 500.0), (3.0, 900.0)):
+        key = b"%d" % now
+        began = guard.begin(key, "c", tool="book", replay_for=stay, now=now)
+        assert isinstance(began, Run)
+        guard.finished(began, BOOKED, now)
+    saved = dump(guard, EventGuard(), now=4.0, wall_ms=WALL)
+    assert BOOKED.kept is not None
+    small = ReplayGuard(most_bytes=2 * BOOKED.kept.size)
+    load(saved, small, EventGuard(), now=4.0, wall_ms=WALL)
+
+    answered = {run.key for run in small.store if run.done == BOOKED}
+    assert answered == {b"2", b"3"}
+
+
 def test_another_version_is_refused() -> None:
     saved = Saved(VERSION + 1, [], [], [])
     with pytest.raises(ValueError, match=f"version {VERSION + 1}"):
