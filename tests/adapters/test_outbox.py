@@ -29,14 +29,14 @@ class Boxed:
     def __init__(self) -> None:
         self.clock, self.store, self.stream = FakeClock(), FakeStore(), io.StringIO()
         self.metrics = Metrics("t")
-        log = configure(self.clock.wall_ms, stream=self.stream)
+        self.log = configure(self.clock.wall_ms, stream=self.stream)
         self.crashes: list[BaseException] = []
         self.tasks = Tasks(lambda _, error: self.crashes.append(error))
         self.box = EventOutbox(
             self.store,
             TERMS,
             clock=self.clock,
-            watch=OutboxWatch(self.metrics.outbox, log, self.clock),
+            watch=OutboxWatch(self.metrics.outbox, self.log, self.clock),
             start=self.tasks.start,
             jitter=lambda: 1.0,
         )
