@@ -145,8 +145,8 @@ class AccessLog:
         self._count = 0
         self._armed = False
         self._queue: queue.Queue[tuple[bytes, int] | None] = queue.Queue(pending_limit)
-        self._thread = threading.Thread(target=self._write, name="access-log", daemon=True)
-        self._thread.start()
+        self._writer = threading.Thread(target=self._write, name="access-log", daemon=True)
+        self._writer.start()
 
     def write(self, x: Exchange) -> None:
         """Add the line of an ended exchange, of which nothing changes any more."""
@@ -178,7 +178,7 @@ class AccessLog:
             self._queue.put(None, timeout=timeout)
         except queue.Full:
             return
-        self._thread.join(timeout)
+        self._writer.join(timeout)
 
     def _encode(self) -> None:
         ended, self._ended = self._ended, []

@@ -15,7 +15,13 @@ from aiohttp.http_exceptions import LineTooLong
 from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 
 from proxy.adapters.listener.outlet import Outlet, Then, close
-from proxy.adapters.listener.request import NEVER, Request, break_off, framing_fault
+from proxy.adapters.listener.request import (
+    NEVER,
+    Message,
+    Request,
+    break_off,
+    framing_fault,
+)
 from proxy.core.model import Reply
 
 if TYPE_CHECKING:
@@ -245,7 +251,7 @@ class Connection(Outlet):
                 self._acceptor.report("a streamed answer failed", error)
         return Then.HANDED_ON
 
-    def _is_last(self, message: RawRequestMessage) -> bool:
+    def _is_last(self, message: Message) -> bool:
         """Nothing that follows this request is answered.
 
         A trailer may have followed its chunks, or something else:

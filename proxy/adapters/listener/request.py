@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from typing import Protocol
+from typing import Any, Protocol, TypeAlias
 
 from aiohttp import hdrs
-from aiohttp.http import HttpVersion10, HttpVersion11, RawRequestMessage
+from aiohttp.http import HttpVersion10, HttpVersion11
 from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 from msgspec import Struct
 
@@ -14,6 +14,9 @@ from proxy.core.model import Reply
 from proxy.errors import ClientGone, Refused
 
 NEVER = math.inf
+
+Message: TypeAlias = Any
+"""aiohttp's `RawRequestMessage`: its C parser's own class, no tuple, whatever its types say."""
 
 
 class Wire(Protocol):
@@ -32,7 +35,7 @@ class Wire(Protocol):
         """Write `reply` to `request` although its handler goes on; False if that cannot be."""
 
 
-def framing_fault(message: RawRequestMessage) -> int:
+def framing_fault(message: Message) -> int:
     """The status for a head that the parser takes and a strict proxy must not; 0 if there is none.
 
     llhttp passes an empty Transfer-Encoding and `, chunked`, and either can desync the next hop.
@@ -61,14 +64,14 @@ class Request(Struct, eq=False):
     peer: str
     secure: bool
     payload: StreamReader
-    message: RawRequestMessage
+    message: Message
     _wire: Wire
     _body: bytes | None = None
     gone: bool = False
     answered: bool = False
 
     @classmethod
-    def of(cls, message: RawRequestMessage, payload: StreamReader, wire: Wire) -> Request:
+    def of(cls, message: Message, payload: StreamReader, wire: Wire) -> Request:
         """The request that a parsed head begins."""
         target = message.path
         if not target.isascii():  # The parser decodes what is UTF-8; the port promises bytes.
