@@ -260,7 +260,7 @@ class Connection(Outlet):
         """
         if message.chunked and (self._messages or not self._bare_end):
             return True
-        return message.should_close
+        return bool(message.should_close)
 
 
 def _fault(status: int) -> _Queued:
