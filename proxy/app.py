@@ -20,11 +20,13 @@ from proxy.adapters.metrics import Metrics
 from proxy.adapters.probes import Probed, Probes
 from proxy.adapters.rules_file import LoadedRules
 from proxy.adapters.rules_watch import RulesWatch
+from proxy.adapters.state_dir import StateDir
 from proxy.adapters.tasks import Tasks
 from proxy.adapters.upstream import HttpUpstream, Sweep
 from proxy.adapters.watch import Watcher
 from proxy.admin.api import admin_application, observe_application
 from proxy.arm_rules import probed
+from proxy.attempt import Attempts
 from proxy.cached import Cached
 from proxy.core.exchange import Exchange
 from proxy.core.exchange_headers import headers_for_caller
@@ -35,11 +37,13 @@ from proxy.core.rules import Address, Rules
 from proxy.core.rules.admission import start_warnings
 from proxy.core.rules.fault_text import headline
 from proxy.core.rules.parse import parse_address
+from proxy.durable import Durable
 from proxy.errors import Fault, Refused, RulesError, SettingsError
 from proxy.handler import Handler
 from proxy.once import Once
 from proxy.operations import Condition, SidecarOperations
 from proxy.ports import Arm
+from proxy.redelivery import Redelivery
 from proxy.settings import Settings
 from proxy.wiring import Prepared, Wiring, same_answers
 
@@ -81,7 +85,7 @@ class App:
             self.metrics, log, now=clock.now, access=self._access, to=rules.split.to
         )
         self.probes = Probes(clock=clock, watch=self.watcher, tasks=self.tasks)
-        self.watcher.breaker_hook = self.probes.wake
+        self.watcher.breaker_hook = self._breaker_changed
         self.wiring = Wiring(
             clock=clock,
             watch=self.watcher,
@@ -93,10 +97,22 @@ class App:
         prepared = self.wiring.prepare(rules, self._health)
         self.once = Once(ReplayGuard(), EventGuard(), clock=clock, watch=self.watcher)
         self.cached = Cached(clock=clock, watch=self.watcher)
+        self.state = StateDir.open(rules.state_dir)
+        attempts = Attempts(clock=clock, watch=self.watcher, start=self.tasks.start)
+        self.durable = Durable(
+            self.state,
+            Redelivery(lambda: self.handler.line, attempts, clock=clock, new_id=new_id),
+            secret=settings.secret,
+            clock=clock,
+            figures=self.metrics.outbox,
+            log=log,
+            tasks=self.tasks,
+        )
         self.handler = Handler(
             prepared.line,
             once=self.once,
             cached=self.cached,
+            outbox=self.durable,
             clock=clock,
             watch=self.watcher,
             new_id=new_id,
@@ -137,6 +153,7 @@ class App:
     async def start(self) -> None:
         """Listen and serve; raises `OSError` if an address cannot be had."""
         closing, rules = self._closing, self.condition.loaded.rules
+        closing.callback(self.state.close)
         closing.push_async_callback(self.tasks.aclose)
         closing.push_async_callback(self._close_upstreams)
         closing.push_async_callback(self.probes.aclose)
@@ -145,6 +162,8 @@ class App:
         if rules.listen.observe is not None:
             observe = observe_application(self.operations)
             self.observe_address = await self._serve_pages(observe, rules.listen.observe)
+        await self.durable.start()
+        closing.push_async_callback(self.durable.stop, 0.0)
         address = rules.listen.address
         await self.listener.start(address.host, address.port)
         self.tasks.start(self.rules_watch.watch(), "rules watch")
@@ -170,6 +189,7 @@ class App:
         self.log.info("drain_started", inflight=self.handler.inflight, grace=grace)
         ends = self.clock.now() + grace
         cut = await self.listener.drain(grace)
+        await self.durable.stop(max(0.0, ends - self.clock.now()))
         await self.probes.aclose()
         await self._finish_writes(ends)
         await self.aclose()
@@ -203,6 +223,7 @@ class App:
         self.metrics.pools, self.metrics.breakers = self.wiring.upstreams, self.wiring.breakers
         line, rules, condition = prepared.line, prepared.rules, self.condition
         self.handler.line = line
+        self.durable.use(rules)
         self.cached.use(line.tools, arms=same_answers(rules), call_ids=rules.split.call_id_query)
         condition.loaded, condition.fault = loaded, None
         condition.taken_ms = self.clock.wall_ms()
@@ -245,6 +266,10 @@ class App:
             return line.rescuer(arm.name, Kind.FUNCTION, self.clock.wall_ms()) is not None
 
         return probed(rules, arm, covered)
+
+    def _breaker_changed(self, arm: str) -> None:
+        self.probes.wake(arm)
+        self.durable.breaker_changed(arm)
 
     def _health(self) -> Reply:
         return self.operations.health()
@@ -326,6 +351,8 @@ def fixed_at_start(rules: Rules) -> dict[str, Any]:
         "admin.address": rules.admin.address,
         "metrics.namespace": rules.metrics.namespace,
         "state": rules.state,
+        "state_dir": rules.state_dir,
+        "outbox.store": rules.outbox.store,
     }
 
 

@@ -3,7 +3,7 @@
 address, guard, size, anything presented (edge.screen) -> body (edge.body) -> kind, call ID, tool
 (recognise) -> credentials hold (edge.authorise) -> has it run already? (once) -> limit (edge.meter)
 -> decision (splitter) -> is an answer kept? (cached) -> permit, attempt, verdict
--> maybe the rescue -> answer -> account.
+-> maybe the rescue -> maybe the outbox -> answer -> account.
 
 Every way out ends in `_account`, and every permit goes back.
 """
@@ -14,7 +14,7 @@ import asyncio
 from collections.abc import Callable
 from functools import partial
 
-from proxy.attempt import TIMED, Attempts, Plan, Start
+from proxy.attempt import STATUS_ONLY, TIMED, Attempts, Plan, Start
 from proxy.cached import Cached, Fetch
 from proxy.core.dialects.kept import again, keep
 from proxy.core.dialects.last_answer import done_answer, last_answer
@@ -32,24 +32,20 @@ from proxy.core.model import (
     Ran,
     Reason,
     Reply,
-    Verdict,
 )
 from proxy.core.recognise import recognise
 from proxy.core.replay_values import Full, Replay, Wait
 from proxy.core.rescue import (
-    combine,
-    in_time,
-    may_rescue,
-    rescue_reason,
     says_pending,
 )
 from proxy.core.routes import RouteId
 from proxy.core.rules.tools import Tool
+from proxy.core.verdict import SUCCESS
 from proxy.edge import Visit
 from proxy.errors import ClientGone, Refused, UpstreamFailed
 from proxy.line import Line
 from proxy.once import Heard, Once, Ticket
-from proxy.ports import Clock, Incoming, Watch
+from proxy.ports import Clock, Incoming, Outbox, Watch
 from proxy.relay import Settled
 
 # Bound once: reading a member of an enumeration is slow in Python 3.11.
@@ -72,6 +68,7 @@ class Handler:
         *,
         once: Once,
         cached: Cached,
+        outbox: Outbox,
         clock: Clock,
         watch: Watch,
         new_id: Callable[[], str],
@@ -84,6 +81,7 @@ class Handler:
         self._new_id = new_id
         self._once = once
         self._cached = cached
+        self._outbox = outbox
         self._attempts = Attempts(clock=clock, watch=watch, start=start)
 
     async def handle(self, incoming: Incoming) -> Reply:
@@ -147,22 +145,34 @@ class Handler:
         if step is not None and not isinstance(step, Ticket):
             return await self._repeat(line, call, step, x, terms.budget)
         try:
-            turned_away = self._meter(line, call, visit, x)
-            return turned_away or await self._run(line, incoming, call, visit, step, x)
+            limited = self._meter(line, call, visit, x)
+            if limited is None:
+                return await self._run(line, incoming, call, visit, step, x)
+            return await self._turn_away(line, call, limited, step, x)
         finally:
             if step is not None:
                 self._once.abandon(step)
 
-    def _meter(self, line: Line, call: Call, visit: Visit, x: Exchange) -> Reply | None:
-        """What a caller hears who asks too much; None: go on."""
+    def _meter(self, line: Line, call: Call, visit: Visit, x: Exchange) -> Refused | None:
+        """Why this is too much now; None: go on."""
         try:
             line.edge.meter(call, visit, x.started)
         except Refused as limited:
-            if call.kind not in TOOL_KINDS:
-                raise
-            x.code = limited.code
-            return self._last_answer(line, call, x, Ran.NO)
+            return limited
         return None
+
+    async def _turn_away(
+        self, line: Line, call: Call, limited: Refused, ticket: Ticket | None, x: Exchange
+    ) -> Reply:
+        """Nothing is asked of the arms: a tool's caller hears so, an event may wait."""
+        x.code = limited.code
+        if call.kind in TOOL_KINDS:
+            return self._last_answer(line, call, x, Ran.NO)
+        until = x.started + line.tools.terms(call).budget
+        reply = await self._queue(call, line.otherwise, until, ticket, x)
+        if reply is None:
+            raise limited
+        return reply
 
     def _heard(self, line: Line, call: Call, x: Exchange, *, taken: bool | None) -> Reply:
         """An event that an arm has taken already, or is still thinking about."""
@@ -207,16 +217,40 @@ class Handler:
         plan = self._plan(line, call, decision, x, wall_ms)
         if ticket is not None:
             self._bind(plan, ticket, call, partial(self._leave, line, incoming, call, x, ticket))
-        elif (found := self._cached.look(call, plan.arm.name, x.started)) is not None:
+        if call.kind in STATUS_ONLY and self._outbox.has_queue(call.id):
+            queued = await self._queue(call, plan.arm.name, plan.budget_ends, ticket, x)
+            if queued is not None:
+                return queued
+        if (
+            ticket is None
+            and (found := self._cached.look(call, plan.arm.name, x.started)) is not None
+        ):
             return await self._share(line, call, plan, found, x)
-        reply, verdict, ran = await self._try_arms(call, plan, x)
+        reply, verdict, ran = await self._attempts.run(call, plan, x)
         if plan.terms.effect is not _READ and ran is not Ran.NO:
             self._cached.wrote(call)
-        if ticket is not None:
+        if reply is None and call.kind in STATUS_ONLY:
+            reply = await self._queue(call, plan.arm.name, plan.budget_ends, ticket, x)
+        elif ticket is not None:
             self._once.settle(ticket, call, reply, verdict, ran)
             if ticket.left:
                 return nobody_hears()  # The caller has an answer already.
         return reply if reply is not None else self._last_answer(line, call, x, ran)
+
+    async def _queue(
+        self, call: Call, arm: str, until: float, ticket: Ticket | None, x: Exchange
+    ) -> Reply | None:
+        """Keep an event that no arm can take now, or that follows such a one; None: it cannot be.
+
+        Once it is kept it has been taken, as far as its sender is concerned.
+        """
+        reply = await self._outbox.take(call, arm, until=until)
+        if reply is not None:
+            x.reason, x.outcome = Reason.LAST_ANSWER, "last_answer"
+            x.flags.append("queued")
+            if ticket is not None:
+                self._once.settle(ticket, call, reply, SUCCESS, Ran.NO)
+        return reply
 
     async def _share(
         self, line: Line, call: Call, plan: Plan, found: Reply | Fetch, x: Exchange
@@ -228,7 +262,7 @@ class Handler:
             patience = plan.budget_ends - plan.min_attempt
             if found.twin and (reply := await self._cached.join(found, patience)) is not None:
                 return self._kept(reply, found.arm, x)
-            reply, verdict, ran = await self._try_arms(call, plan, x)
+            reply, verdict, ran = await self._attempts.run(call, plan, x)
             if reply is not None:
                 found.keep(keep(call, reply, verdict=verdict), x.arm)
                 return reply
@@ -282,36 +316,6 @@ class Handler:
         began = x.started if kind in TIMED else self._clock.now()
         budget_ends, headers = began + terms.budget, headers_for_arms(call, x)
         return Plan(arm, other, reason, terms, budget_ends, line.fallback.min_attempt, headers)
-
-    async def _try_arms(
-        self, call: Call, plan: Plan, x: Exchange
-    ) -> tuple[Reply | None, Verdict, Ran]:
-        """The attempt, and at most one rescue.
-
-        The answer with its verdict, None if nobody gave one; and what all attempts may have run.
-        """
-        reply, first = await self._attempts.one(plan.arm, call, plan, x)
-        if x.ended:  # It came late: nobody but the guard wants to know.
-            return reply if first.delivers else None, first, first.ran
-        if reply is not None and (first.delivers or call.kind is _OTHER):
-            x.arm, x.reason = plan.arm.name, plan.reason
-            x.outcome = "business_no" if first.label == "business_no" else "ok"
-            return reply, first, first.ran
-        if plan.other is None or not self._may_rescue(call, plan, first):
-            return None, first, first.ran
-        reply, second = await self._attempts.one(plan.other, call, plan, x, rescue=True)
-        if reply is None or not second.delivers:
-            return None, second, combine(first.ran, second.ran)
-        if x.ended:
-            return reply, second, second.ran
-        x.arm, x.reason, x.outcome = plan.other.name, rescue_reason(first), "rescued"
-        self._watch.rescued(plan.arm.name, x.reason.removeprefix("rescue_"))
-        return reply, second, second.ran
-
-    def _may_rescue(self, call: Call, plan: Plan, first: Verdict) -> bool:
-        return may_rescue(first, plan.terms.effect, call.kind) and in_time(
-            self._clock.now(), budget_ends=plan.budget_ends, min_attempt=plan.min_attempt
-        )
 
     def _last_answer(self, line: Line, call: Call, x: Exchange, ran: Ran) -> Reply:
         """What the caller hears if no arm could answer: a sentence the agent can speak."""

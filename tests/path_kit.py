@@ -119,6 +119,25 @@ class CrashingLate(Forwarding):
         raise KeyError("a bug in a backend")
 
 
+class FakeOutbox:
+    """Keeps events if it is told to."""
+
+    def __init__(self) -> None:
+        self.works = False
+        self.queued: set[str | None] = set()
+        self.kept: list[tuple[Call, str]] = []
+
+    def has_queue(self, call_id: str | None) -> bool:
+        return call_id in self.queued
+
+    async def take(self, call: Call, arm: str, *, until: float) -> Reply | None:
+        if not self.works:
+            return None
+        self.kept.append((call, arm))
+        self.queued.add(call.id)
+        return Reply(202)
+
+
 class World:
     """A handler between two told arms."""
 
@@ -151,7 +170,7 @@ class World:
         entry = Entry("mcp", "webhook", percent, kill=kill)
         edge.setdefault("auth", AuthPolicy({}, Credentials()))
         self.line = Line(
-            edge=Edge(EdgeRules(**edge), self.watch),
+            edge=Edge(EdgeRules(**edge), self.watch, load=lambda: (self.handler.inflight, 0.0)),
             ids=CallIds(),
             splitter=Splitter(entry, fields_of=fields),
             arms=self.arms,
@@ -174,6 +193,7 @@ class World:
             },
             passthrough="webhook" if edge.get("passthrough") else None,
         )
+        self.outbox = FakeOutbox()
         self.cached = Cached(clock=self.clock, watch=self.watch)
         self.cached.use(self.line.tools, arms={"mcp": 1, "webhook": 2}, call_ids=())
         self.once = Once(ReplayGuard(), EventGuard(), clock=self.clock, watch=self.watch)
@@ -181,6 +201,7 @@ class World:
             self.line,
             once=self.once,
             cached=self.cached,
+            outbox=self.outbox,
             clock=self.clock,
             watch=self.watch,
             new_id=lambda: "0" * 31 + "1",

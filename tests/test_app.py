@@ -45,7 +45,7 @@ async def make(tmp_path: Path, stream: io.StringIO) -> AsyncIterator[Make]:
 
     async def start(text: str = RULES, access_fd: int | None = None, **flags: Any) -> App:
         path = tmp_path / "rules.yaml"
-        path.write_text(text)
+        path.write_text(f"state_dir: {tmp_path / f'state{len(apps)}'}\n{text}")
         settings = load_settings(**flags)
         log = configure(lambda: 0, stream=stream)
         app = App(load_rules(path, {}), settings, log, access_fd=access_fd)

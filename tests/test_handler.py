@@ -439,3 +439,71 @@ async def test_a_dead_application_is_a_gateway_error_and_no_breakers_business(
 
 async def test_without_passthrough_a_strange_path_is_404() -> None:
     assert (await World().ask(b"", target="/login")).status == 404
+
+
+# -- The outbox.
+
+
+async def test_an_event_that_no_arm_takes_waits_in_the_outbox() -> None:
+    world = World(webhook=Network(REFUSED))
+    world.outbox.works = True
+    reply = await world.ask(EVENT)
+
+    assert (reply.status, header(reply, b"x-callsplit-reason")) == (202, [b"last_answer"])
+    assert [(call.event, arm) for call, arm in world.outbox.kept] == [("call_ended", "webhook")]
+    assert world.exchange.flags == ["queued"]
+
+
+async def test_an_event_that_waits_has_been_taken() -> None:
+    """Retell's retry of it is answered, and is not kept a second time."""
+    world = World(webhook=Network(REFUSED))
+    world.outbox.works = True
+    await world.ask(EVENT)
+
+    assert (await world.ask(EVENT)).status == 204
+    assert len(world.outbox.kept) == 1
+
+
+async def test_a_later_event_joins_the_queue_of_its_call() -> None:
+    world = World()
+    world.outbox.works, world.outbox.queued = True, {"call_7"}
+    reply = await world.ask(EVENT)
+
+    assert reply.status == 202
+    assert world.deliveries == (0, 0)
+
+
+async def test_an_event_that_cannot_join_is_delivered() -> None:
+    """Out of order is better than lost."""
+    world = World()
+    world.outbox.queued = {"call_7"}
+
+    assert (await world.ask(EVENT)).status == 200
+    assert world.deliveries == (0, 1)
+
+
+async def test_only_events_wait() -> None:
+    world = World(mcp=Network(REFUSED), webhook=Network(REFUSED))
+    world.outbox.works = True
+
+    assert said(await world.ask(BOOK))["success"] is False
+    assert (await world.ask(INBOUND)).status == 200
+    assert world.outbox.kept == []
+
+
+async def test_an_event_that_is_too_much_now_waits() -> None:
+    world = World(in_flight=1)
+    world.handler.inflight, world.outbox.works = 5, True
+    reply = await world.ask(EVENT)
+
+    assert reply.status == 202
+    assert world.deliveries == (0, 0)
+
+
+async def test_an_event_that_is_too_much_and_cannot_wait_is_503() -> None:
+    world = World(in_flight=1)
+    world.handler.inflight = 5
+    reply = await world.ask(EVENT)
+
+    assert reply.status == 503
+    assert header(reply, b"retry-after")

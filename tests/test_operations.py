@@ -26,8 +26,9 @@ backends:
 
 
 @pytest.fixture
-async def app() -> AsyncIterator[App]:
-    loaded = parse_rules(RULES.encode(), {}, path=Path("rules.yaml"))
+async def app(tmp_path: Path) -> AsyncIterator[App]:
+    rules = f"{RULES}state_dir: {tmp_path / 'state'}\n"
+    loaded = parse_rules(rules.encode(), {}, path=Path("rules.yaml"))
     log = configure(lambda: 0, stream=io.StringIO())
     app = App(loaded, load_settings(), log)
     await app.start()

@@ -53,7 +53,7 @@ class Process:
 @pytest.fixture
 def rules(tmp_path: Path) -> Path:
     path = tmp_path / "rules.yaml"
-    path.write_text(RULES)
+    path.write_text(RULES + f"state_dir: {tmp_path / 'state'}\n")
     return path
 
 
@@ -118,7 +118,9 @@ def test_a_bad_environment_is_exit_2(rules: Path, tmp_path: Path) -> None:
 
 
 def test_a_required_key_that_is_not_set_is_exit_2(rules: Path) -> None:
-    rules.write_text(RULES + "auth: {retell_keys: [env:NO_KEY?], require: {event: [signature]}}\n")
+    rules.write_text(
+        rules.read_text() + "auth: {retell_keys: [env:NO_KEY?], require: {event: [signature]}}\n"
+    )
     code, said = run("--rules", str(rules))
 
     assert code == 2
@@ -127,12 +129,21 @@ def test_a_required_key_that_is_not_set_is_exit_2(rules: Path) -> None:
 
 def test_a_taken_address_is_exit_2_and_says_so(process: Process, rules: Path) -> None:
     address = process.event("sidecar_started")["address"]
+    rules.write_text(RULES + f"state_dir: {rules.parent / 'another'}\n")
     code, said = run("--rules", str(rules), "--listen", address)
 
     assert code == 2
     assert "is another process there?" in said
     assert address.rpartition(":")[2] in said
     assert "--listen" in said
+
+
+def test_a_state_dir_in_use_is_exit_2_and_says_so(process: Process, rules: Path) -> None:
+    process.event("sidecar_started")
+    code, said = run("--rules", str(rules))
+
+    assert code == 2
+    assert f"is in use by process {process.child.pid}" in said
 
 
 def test_a_bad_address_is_exit_2(rules: Path) -> None:

@@ -65,6 +65,13 @@ def merged(base: Document, more: Mapping[str, Any]) -> Document:
     return result
 
 
+def kept_in(folder: Path, document: Document | str) -> Document | str:
+    """The rules with a place of the test's own for what outlives the process."""
+    if isinstance(document, str):
+        return document
+    return {"state_dir": str(folder / "state"), **document}
+
+
 def write_rules(path: Path, document: Document | str) -> None:
     """Replace the file as editors and ConfigMaps do: whole, at once."""
     content = document if isinstance(document, str) else json.dumps(document, indent=1)
@@ -225,7 +232,7 @@ class Sidecar(Asking):
     async def write(self, document: Document | str) -> None:
         """Change the rules file, and wait until the watch has acted on it."""
         before, refused = self.app.condition.taken_ms, len(self.events("rules_refused"))
-        write_rules(self.rules_path, document)
+        write_rules(self.rules_path, kept_in(self.folder, document))
         await until(
             lambda: (
                 self.app.condition.taken_ms != before
@@ -253,7 +260,7 @@ async def running(
     reports: list[dict[str, Any]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: reports.append(context))
     path, access = folder / "rules.yaml", folder / "access.log"
-    write_rules(path, document)
+    write_rules(path, kept_in(folder, document))
     settings = load_settings(env_file=write_env(folder / "env", variables or {}), rules=path)
     loaded = load_rules(path, settings.environment)
     stream = io.StringIO()
@@ -301,7 +308,7 @@ class Process(Asking):
         stdout: int | None = None,
     ) -> None:
         """Start it with these rules; it need not come up."""
-        write_rules(self.rules_path, document)
+        write_rules(self.rules_path, kept_in(self.rules_path.parent, document))
         await self.launch(variables, arguments=arguments, stdout=stdout)
 
     async def launch(
