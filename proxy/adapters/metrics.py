@@ -15,8 +15,10 @@ from prometheus_client import CollectorRegistry, Gauge, Info
 
 from proxy import __version__
 from proxy.adapters.outbox_watch import OutboxFigures
+from proxy.adapters.replay_figures import tell_of_runs
 from proxy.adapters.tallies import Counters, Labels, Part, Read, Tallies, Timings
 from proxy.core.arm_breaker import ArmBreaker
+from proxy.core.replay_store import RunStore
 
 BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.0, 5.0, 10.0, 30.0)
 """Seconds.  They contain the thresholds that ops alert on (0.3, 0.5, 1) exactly."""
@@ -49,6 +51,7 @@ class Metrics:
         self.families: list[Counters | Part | Read] = []
         self.pools: Mapping[str, Pool] = {}  # by arm
         self.breakers: Mapping[str, ArmBreaker] = {}  # by arm
+        self.runs: RunStore | None = None  # what the replay guard knows
         c, g = self._counters, self._gauge
         # One row per exchange (`tool` is empty for what ran none), and one per attempt.
         self.exchanges = Timings(("kind", "arm", "outcome", "code_class", "tool"), BUCKETS)
@@ -89,6 +92,7 @@ class Metrics:
             "from", "outcome")  # fmt: skip
         self.outbox = OutboxFigures(c, g)
         self._tell_of_pools()
+        tell_of_runs(self._read, lambda: self.runs)
         self._read(
             "tool_breaker_state", "1 for the state that a tool's breaker on an arm is in.",
             "arm", "tool", "state", of=self._tool_states)  # fmt: skip
@@ -215,6 +219,8 @@ class Metrics:
                 self.hedges[arm, outcome] += 0
             for kind in ("function", "args", "tools", "mcp", "event", "inbound"):
                 self.exchanges.foresee(kind, arm, "ok", "2xx", "")
+        for kind in ("write", "event", "twin"):
+            self.replays[kind,] += 0
         for kind in ("function", "args", "tools", "mcp", "event", "inbound"):
             self.last_answers[kind,] += 0
             for reason in SHED_REASONS:

@@ -44,9 +44,19 @@ class RunStore:
             yield from lanes
 
     @property
+    def in_flight(self) -> int:
+        """Runs that are going on."""
+        return len(self._in_flight)
+
+    @property
     def unknown(self) -> int:
         """Runs whose outcome is unknown."""
         return len(self._unknown)
+
+    @property
+    def finished(self) -> int:
+        """Runs whose end is known."""
+        return len(self._finished)
 
     def last(self, key: bytes) -> Run | None:
         """The last run of a key; it may have been known for too long already."""
