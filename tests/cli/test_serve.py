@@ -118,9 +118,8 @@ def test_a_bad_environment_is_exit_2(rules: Path, tmp_path: Path) -> None:
 
 
 def test_a_required_key_that_is_not_set_is_exit_2(rules: Path) -> None:
-    rules.write_text(
-        rules.read_text() + "auth: {retell_keys: [env:NO_KEY?], require: {event: [signature]}}\n"
-    )
+    auth = "auth: {retell_keys: [env:NO_KEY?], require: {event: [signature]}}\n"
+    rules.write_text(rules.read_text() + auth)
     code, said = run("--rules", str(rules))
 
     assert code == 2

@@ -175,8 +175,11 @@ class Asking:
         return (await self.admin("/breakers")).json[arm]
 
     async def hang_up(self) -> None:
+        """Close every connection; the next request opens one."""
         for client in self._clients:
             await client.close()
+        self._clients.clear()
+        self._idle.clear()
 
 
 async def ask_once(

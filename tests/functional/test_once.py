@@ -377,6 +377,7 @@ async def test_a_graceful_restart_forgets_nothing(world: World) -> None:
     process.signal(signal.SIGTERM)
     assert await process.code() == 0
 
+    await process.hang_up()
     await process.launch()
     await process.up()
     second = await process.call(BOOK)
@@ -399,6 +400,7 @@ async def test_a_write_without_an_answer_keeps_its_record_over_a_restart(world: 
     process.signal(signal.SIGTERM)
     assert await process.code() == 0
 
+    await process.hang_up()
     await process.launch()
     await process.up()
 
