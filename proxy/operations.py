@@ -164,6 +164,8 @@ class SidecarOperations:
             "live_calls": live,
             "busy": upstream.busy,
             "idle": upstream.idle,
+            "waiting": upstream.waiting,
+            "full_total": upstream.full_total,
             "opened_total": upstream.opened_total,
         }
 

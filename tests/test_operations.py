@@ -52,6 +52,7 @@ async def test_the_status_page_tells_split_arms_and_rules(operations: SidecarOpe
     assert page["split"]["kill_switch"] is False
     assert set(page["arms"]) == {"mcp", "webhook"}
     assert page["arms"]["mcp"]["breaker"]["state"] == "closed"
+    assert (page["arms"]["mcp"]["waiting"], page["arms"]["mcp"]["full_total"]) == (0, 0)
     assert page["rules"]["fault"] is None
     assert page["tasks"] == len(asyncio.all_tasks())
     assert orjson.dumps(page)
