@@ -97,6 +97,31 @@ class Metrics:
             "tool_breaker_state", "1 for the state that a tool's breaker on an arm is in.",
             "arm", "tool", "state", of=self._tool_states)  # fmt: skip
         self.registry.register(Tallies(self.families))
+        self._tell_of_this_process()
+
+    def _counters(self, name: str, help_text: str, *labels: str) -> Counters:
+        family = Counters(f"{self._namespace}_{name}", help_text, labels)
+        self.families.append(family)
+        return family
+
+    def _tell_in_parts(self) -> None:
+        exchanges, attempts, part = self.exchanges, self.attempts, self._part
+        part(
+            exchanges, "requests", "Exchanges by what they were, who answered and how they ended.",
+            "kind", "arm", "outcome", "code_class")  # fmt: skip
+        part(
+            exchanges, "request_duration_seconds", "Time from a request's head to its answer.",
+            "kind", "arm", timed=True)  # fmt: skip
+        part(
+            exchanges, "tool_executions", "Tool calls by the arm that answered and their outcome.",
+            "tool", "arm", "outcome")  # fmt: skip
+        part(attempts, "attempts", "Tries at an arm by verdict.", "arm", "verdict")
+        part(
+            attempts, "attempt_duration_seconds", "Time of one try at an arm.", "arm",
+            timed=True)  # fmt: skip
+
+    def _tell_of_this_process(self) -> None:
+        g, namespace = self._gauge, self._namespace
         self.breaker_state = g(
             "breaker_state", "1 for the state that an arm's breaker is in.", "arm", "state"
         )
@@ -124,27 +149,6 @@ class Metrics:
         Info("build", "This build.", namespace=namespace, registry=self.registry).info(
             {"version": __version__, "python": platform.python_version()}
         )
-
-    def _counters(self, name: str, help_text: str, *labels: str) -> Counters:
-        family = Counters(f"{self._namespace}_{name}", help_text, labels)
-        self.families.append(family)
-        return family
-
-    def _tell_in_parts(self) -> None:
-        exchanges, attempts, part = self.exchanges, self.attempts, self._part
-        part(
-            exchanges, "requests", "Exchanges by what they were, who answered and how they ended.",
-            "kind", "arm", "outcome", "code_class")  # fmt: skip
-        part(
-            exchanges, "request_duration_seconds", "Time from a request's head to its answer.",
-            "kind", "arm", timed=True)  # fmt: skip
-        part(
-            exchanges, "tool_executions", "Tool calls by the arm that answered and their outcome.",
-            "tool", "arm", "outcome")  # fmt: skip
-        part(attempts, "attempts", "Tries at an arm by verdict.", "arm", "verdict")
-        part(
-            attempts, "attempt_duration_seconds", "Time of one try at an arm.", "arm",
-            timed=True)  # fmt: skip
 
     def _tell_of_pools(self) -> None:
         def connections() -> Mapping[Labels, float]:
