@@ -92,7 +92,9 @@ class Breaker:
         if permit is self._routine and counts is _SUCCESS:  # what nearly every attempt brings
             if self._failures:
                 self._well()
-            return None if self._rates is None else self._rated(now, seconds, failed=False)
+            if self._rates is None:
+                return None
+            return self._broke(self._rates.hear(now, seconds, failed=False), now)
         self._resorts.discard(permit)
         if self._trials is not None:
             self._trials.release(permit)
@@ -207,17 +209,14 @@ class Breaker:
         not_before = self._rest.ask(now, retry_after, self.config)
         if self.state is State.HALF_OPEN:
             return self._open(now, "trial_failed")
-        if self.state is State.CLOSED and self._failures >= self.config.failures:
-            return self._open(now, "failures")
         if self.state is State.OPEN:  # A last resort: only a Retry-After prolongs the rest.
             self._reopens_at = max(self._reopens_at, not_before)
             return None
-        return None if self._rates is None else self._rated(now, seconds, failed=True)
+        why = self._rates.hear(now, seconds, failed=True) if self._rates is not None else None
+        return self._broke("failures" if self._failures >= self.config.failures else why, now)
 
-    def _rated(self, now: float, seconds: float, *, failed: bool) -> Transition | None:
-        """Count a routine attempt; where an operator has decided, nothing follows from it."""
-        assert self._rates is not None
-        why = self._rates.hear(now, seconds, failed=failed)
+    def _broke(self, why: Why | None, now: float) -> Transition | None:
+        """A rule is broken, if any; where an operator has decided, nothing follows from it."""
         return self._open(now, why) if why is not None and self.state is State.CLOSED else None
 
     def _open(self, now: float, why: Why) -> Transition | None:

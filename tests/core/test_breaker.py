@@ -446,3 +446,202 @@ def test_the_snapshot_tells_what_an_operator_asks() -> None:
     assert breaker().is_passing
     assert it.snapshot(1000.0).reopens_in == 0.0
     assert breaker().snapshot(0.0).reopens_in is None
+
+
+# Rates.
+
+
+def attempts(it: Breaker, marks: str, now: float = 0.0) -> list[str | None]:
+    """`.` good, `F` failed, `s` slow: why each opened it, if it did."""
+    changes = [
+        it.record(admitted(it, now), BAD if mark == "F" else GOOD, now, None, 2.0 * (mark == "s"))
+        for mark in marks
+    ]
+    return [change.why if change else None for change in changes]
+
+
+def test_half_of_the_latest_attempts_failing_opens_it_though_never_two_in_a_row() -> None:
+    it = breaker(failure_rate=50.0, min_volume=6, window=30.0)
+
+    assert attempts(it, ".F.F.") == [None] * 5
+    assert attempts(it, "F") == ["failure_rate"]
+
+
+def test_most_of_the_latest_attempts_being_slow_opens_it_though_all_went_well() -> None:
+    it = breaker(slow=1.0, slow_rate=80.0, min_volume=5, window=30.0)
+
+    assert attempts(it, ".ssss")[-1] == "slow_rate"
+
+
+def test_failures_in_a_row_come_first() -> None:
+    it = breaker(failures=3, failure_rate=50.0, min_volume=3)
+
+    assert attempts(it, "FFF")[-1] == "failures"
+
+
+def test_once_it_closed_what_was_before_is_forgotten() -> None:
+    it = breaker(failure_rate=50.0, min_volume=4, half_open=1, window=1000.0)
+    attempts(it, ".FF.F")
+    it.tick(60.0)
+    probe = it.probe_due(60.0)
+    assert probe
+    it.probe_ended(probe, True, 60.0)
+    hear(it, GOOD, 61.0)
+
+    assert it.state is State.CLOSED
+    assert attempts(it, "F", now=62.0) == [None]
+    seen = it.snapshot(62.0).window
+    assert seen
+    assert seen.volume == 1
+
+
+def test_where_an_operator_has_decided_rates_are_shown_and_open_nothing() -> None:
+    it = breaker(failure_rate=50.0, min_volume=2)
+    it.force(State.METRICS_ONLY, 0.0)
+
+    assert attempts(it, "FFFF") == [None] * 4
+    seen = it.snapshot(0.0).window
+    assert seen
+    assert (seen.volume, seen.failure_rate) == (4, 100.0)
+
+
+def test_what_counts_nothing_is_no_attempt() -> None:
+    it = breaker(failure_rate=50.0, min_volume=2)
+    for _ in range(10):
+        hear(it, NOTHING, 0.0)
+
+    seen = it.snapshot(0.0).window
+    assert seen
+    assert seen.volume == 0
+
+
+def test_without_a_rule_about_rates_there_is_no_window() -> None:
+    assert breaker().snapshot(0.0).window is None
+
+
+# Rests.
+
+
+def failed_again(it: Breaker, now: float) -> float:
+    """Its time comes, its probe fails; for how long it rests then."""
+    assert it.tick(now)
+    probe = it.probe_due(now)
+    assert probe
+    assert it.probe_ended(probe, False, now)
+    rest = it.snapshot(now).reopens_in
+    assert rest is not None
+    return rest
+
+
+def test_each_half_open_that_fails_doubles_the_rest() -> None:
+    it, now, rests = opened(open_max=400.0), 60.0, list[float]()
+    for _ in range(4):
+        rests.append(failed_again(it, now))
+        now += rests[-1]
+
+    assert rests == [120.0, 240.0, 400.0, 400.0]
+    assert it.snapshot(now).setbacks == 4
+
+
+def closed_again(now: float) -> Breaker:
+    """It failed once half open, then closed at `now`."""
+    it = opened(half_open=1)
+    failed_again(it, 60.0)
+    it.tick(now)
+    probe = it.probe_due(now)
+    assert probe
+    it.probe_ended(probe, True, now)
+    assert hear(it, GOOD, now)
+    return it
+
+
+@pytest.mark.parametrize(("closed_for", "rest"), [(119.0, 120.0), (120.0, 60.0)])
+def test_setbacks_are_forgiven_to_who_stays_closed_as_long_as_he_rested(
+    closed_for: float, rest: float
+) -> None:
+    it = closed_again(now=1000.0)
+    attempts(it, "FFFFF", now=1000.0 + closed_for)
+
+    assert it.snapshot(1000.0 + closed_for).reopens_in == rest
+
+
+def test_an_operator_forgives_setbacks() -> None:
+    it = closed_again(now=1000.0)
+    it.reset(1001.0)
+    attempts(it, "FFFFF", now=1002.0)
+
+    assert it.snapshot(1002.0).reopens_in == 60.0
+
+
+def test_chance_spreads_the_replicas_that_opened_together() -> None:
+    chances = iter([0.0, 1.0])
+    one, other = (
+        Breaker(BreakerConfig(failures=1), jitter=lambda: next(chances)) for _ in range(2)
+    )
+    for it in (one, other):
+        hear(it, BAD, 0.0)
+
+    assert one.probe_at() == 60.0
+    assert other.probe_at() == pytest.approx(66.0)
+
+
+# Slow trials.
+
+
+def test_trials_that_went_well_but_slowly_open_it_again() -> None:
+    it = half_open(slow=1.0, slow_rate=100.0, half_open=2)
+
+    assert attempts(it, "ss", now=61.0) == [None, "trials_slow"]
+    assert it.snapshot(61.0).setbacks == 1
+
+
+def test_one_slow_trial_among_quick_ones_is_forgiven() -> None:
+    it = half_open(slow=1.0, slow_rate=80.0)
+
+    assert attempts(it, "s.s", now=61.0) == [None, None, "trials_passed"]
+
+
+def test_a_slow_answer_is_better_than_none_where_nobody_else_could_give_one() -> None:
+    it = opened(slow=1.0, slow_rate=1.0, half_open=1)
+    change = it.record(admitted(it, 1.0, covered=False), GOOD, 1.0, None, 9.0)
+
+    assert change
+    assert change.why == "last_resort"
+
+
+# Crowds.
+
+
+def test_of_fifty_at_once_on_a_half_open_breaker_one_is_admitted() -> None:
+    it = half_open(probed=False)
+
+    assert [it.admit(60.0, safe=True, covered=True) for _ in range(50)] == [None] * 50
+    probes = [probe for _ in range(50) if (probe := it.probe_due(60.0))]
+    assert len(probes) == 1
+    it.probe_ended(probes[0], True, 60.0)
+    trials = [it.admit(61.0, safe=True, covered=True) for _ in range(50)]
+    assert sum(trial is not None for trial in trials) == 1
+
+
+def test_a_probe_that_was_given_up_makes_room_at_once() -> None:
+    it = half_open(probed=False)
+    cut = it.probe_due(60.0)
+    assert cut
+    assert it.probe_due(60.0) is None
+
+    it.probe_cut(cut, 61.0)
+
+    assert it.probe_at() == 61.0
+    assert it.probe_due(61.0)
+    it.probe_cut(cut, 62.0)
+    assert it.probe_due(62.0) is None, "another one is under way now"
+
+
+def test_changed_rules_about_rates_begin_a_window_or_end_it() -> None:
+    it = breaker(failure_rate=50.0, min_volume=4)
+    attempts(it, "F.F")
+
+    it.configure(BreakerConfig(failure_rate=60.0, min_volume=4), 1.0)
+    assert attempts(it, "F", now=1.0) == ["failure_rate"]
+    it.configure(BreakerConfig(), 2.0)
+    assert it.snapshot(2.0).window is None

@@ -50,6 +50,10 @@ def test_a_rate_that_nobody_asks_for_opens_nothing() -> None:
     assert set(heard(rates(SLOW), "F" * 20)) == {None}
 
 
+def test_a_failure_that_was_not_slow_breaks_no_rule_about_slowness() -> None:
+    assert heard(rates(SLOW), "sssF") == [None] * 4
+
+
 def test_failures_are_told_before_slowness() -> None:
     both = BreakerConfig(window=40.0, min_volume=2, failure_rate=50.0, slow=1.0, slow_rate=50.0)
 
