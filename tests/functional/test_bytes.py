@@ -132,6 +132,8 @@ OWN_UP = {
     b"x-forwarded-host",
     b"x-callsplit-call-id",
     b"x-callsplit-attempt",
+    b"x-callsplit-hops",
+    b"x-callsplit-instance",
     b"traceparent",
     b"host",
     b"content-length",
