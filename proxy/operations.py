@@ -9,6 +9,7 @@ import asyncio
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from msgspec import structs
 from prometheus_client.exposition import choose_encoder
 
 from proxy import __version__
@@ -24,6 +25,8 @@ from proxy.core.explain import explain
 from proxy.core.guide_health import ArmHealth, health_reply
 from proxy.core.health import ProbeResult
 from proxy.core.model import Reply
+from proxy.core.replay import ReplayGuard
+from proxy.core.replay_values import RunState
 from proxy.handler import Handler
 from proxy.wiring import Wiring
 
@@ -32,6 +35,15 @@ ACTIONS = {
     "close": State.FORCED_CLOSED,
     "metrics-only": State.METRICS_ONLY,
 }
+
+HELD = frozenset({RunState.UNKNOWN, RunState.IN_FLIGHT})
+REPLAY_STATES = {
+    "held": HELD,
+    "all": HELD | {RunState.DONE},
+    **{str(state): frozenset({state}) for state in (*HELD, RunState.DONE)},
+}
+MOST_RECORDS = 1000
+"""On one page."""
 
 
 @dataclass(slots=True)
@@ -59,6 +71,7 @@ class SidecarOperations:
         probes: Probes,
         watcher: Watcher,
         wiring: Wiring,
+        guard: ReplayGuard | None = None,
     ) -> None:
         self._condition = condition
         self._clock = clock
@@ -67,6 +80,7 @@ class SidecarOperations:
         self._probes = probes
         self._watcher = watcher
         self._wiring = wiring
+        self._guard = guard or ReplayGuard()
 
     def unready(self) -> list[str]:
         """Why traffic is not welcome.  Never because of the arms: rescue and last answer work."""
@@ -132,6 +146,35 @@ class SidecarOperations:
             if change is not None:
                 self._watcher.breaker_changed(arm, change)
         return {"before": before, "after": breaker.state}
+
+    def replays(self, state: str, call_id: str | None) -> dict[str, Any]:
+        """What the replay guard knows; of a call nothing but its ID."""
+        states, store = REPLAY_STATES.get(state), self._guard.store
+        if states is None:
+            raise ValueError(f"Expected {', '.join(REPLAY_STATES)}.")
+        found = self._guard.records(
+            self._clock.now(), states=states, scope=call_id, most=MOST_RECORDS + 1
+        )
+        return {
+            "unknown": store.unknown,
+            "in_flight": store.in_flight,
+            "done": store.finished,
+            "answer_bytes": store.bytes,
+            "evicted": store.evicted,
+            "more": len(found) > MOST_RECORDS,
+            "records": [
+                {**structs.asdict(each), "age": round(each.age, 1)} for each in found[:MOST_RECORDS]
+            ],
+        }
+
+    def release_replay(self, record: str) -> dict[str, Any]:
+        """An operator's word that a write may run again."""
+        try:
+            key = bytes.fromhex(record)
+        except ValueError:
+            raise KeyError(record) from None
+        before = self._guard.release(key, self._clock.now())
+        return {"before": before, "after": "released"}
 
     def metrics(self, accept: str) -> tuple[bytes, str]:
         """The exposition in the form that the scraper prefers."""

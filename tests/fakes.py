@@ -62,6 +62,18 @@ class FakeOperations:
         before, self.state = self.state, "closed"
         return {"before": before, "after": self.state}
 
+    def replays(self, state: str, call_id: str | None) -> dict[str, Any]:
+        if state not in ("held", "all"):
+            raise ValueError("Expected held or all.")
+        return {"records": [], "asked": [state, call_id]}
+
+    def release_replay(self, record: str) -> dict[str, Any]:
+        if record == "aa":
+            raise ValueError("It is running.")
+        if record != "bb":
+            raise KeyError(record)
+        return {"before": "unknown", "after": "released"}
+
     def metrics(self, accept: str) -> tuple[bytes, str]:
         return b"# EOF\n" if "openmetrics" in accept else b"up 1\n", "text/plain; version=0.0.4"
 

@@ -11,6 +11,8 @@ import pytest
 from proxy.adapters.logs import configure
 from proxy.adapters.rules_file import parse_rules
 from proxy.app import App
+from proxy.core.replay import ReplayGuard
+from proxy.core.replay_values import Run
 from proxy.operations import SidecarOperations
 from proxy.settings import load_settings
 
@@ -164,3 +166,56 @@ async def test_the_guides_health_page_is_unhealthy_only_if_nobody_can_answer(
     assert isinstance(degraded.body, bytes)
     assert orjson.loads(degraded.body)["status"] == "degraded"
     assert operations.health().status == 503
+
+
+def replays(operations: SidecarOperations, state: str = "held") -> list[dict[str, object]]:
+    page = operations.replays(state, None)
+    assert orjson.dumps(page)
+    return list(page["records"])
+
+
+async def test_what_may_have_run_is_shown_and_can_be_released(app: App) -> None:
+    guard, now = ReplayGuard(), app.clock.now()
+    operations = SidecarOperations(
+        app.condition, clock=app.clock, handler=app.handler, listener=app.listener,
+        probes=app.probes, watcher=app.watcher, wiring=app.wiring, guard=guard,
+    )  # fmt: skip
+    run = guard.begin(b"k" * 16, "call_1a", tool="book", replay_for=900.0, now=now)
+    assert isinstance(run, Run)
+    with pytest.raises(ValueError, match="running"):
+        operations.release_replay(run.key.hex())
+    guard.unknown(run, now)
+
+    (shown,) = replays(operations)
+    assert shown["id"] == run.key.hex()
+    assert (shown["call_id"], shown["tool"], shown["state"]) == ("call_1a", "book", "unknown")
+    assert replays(operations, "done") == []
+    assert operations.replays("all", "call_2b")["records"] == []
+    assert operations.replays("all", None)["unknown"] == 1
+    assert operations.release_replay(run.key.hex()) == {"before": "unknown", "after": "released"}
+    assert replays(operations, "all") == []
+
+
+@pytest.mark.parametrize("record", ["00" * 16, "no hex at all"])
+async def test_an_unknown_record_cannot_be_released(
+    operations: SidecarOperations, record: str
+) -> None:
+    with pytest.raises(KeyError):
+        operations.release_replay(record)
+
+
+async def test_an_unknown_state_is_refused(operations: SidecarOperations) -> None:
+    with pytest.raises(ValueError, match="held"):
+        operations.replays("sideways", None)
+
+
+async def test_a_page_of_replays_has_an_end(
+    operations: SidecarOperations, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("proxy.operations.MOST_RECORDS", 2)
+    for n in range(3):
+        operations._guard.begin(b"%d" % n, "call_1a", tool="t", replay_for=9.0, now=1.0)
+    page = operations.replays("held", None)
+
+    assert len(page["records"]) == 2
+    assert page["more"] is True

@@ -77,6 +77,26 @@ class Pages:
         self._audit({"who": who, "what": what, "why": why, **change})
         return _json(change)
 
+    async def replays(self, request: web.Request) -> web.Response:
+        state = request.query.get("state", "held")
+        try:
+            return _json(self._operations.replays(state, request.query.get("call_id")))
+        except ValueError as fault:
+            return problem(400, "unknown_state", str(fault))
+
+    async def release_replay(self, request: web.Request) -> web.Response:
+        record = request.match_info["record"]
+        try:
+            change = self._operations.release_replay(record)
+        except KeyError:
+            return problem(404, "unknown_record", "No such record; GET /replays lists them.")
+        except ValueError as fault:
+            return problem(409, "still_running", str(fault))
+        why = request.query.get("reason", "")
+        who = "token" if bearer(request) else "local"
+        self._audit({"who": who, "what": f"replay release {record}", "why": why, **change})
+        return _json(change)
+
 
 async def _say_nothing_of_us(_: web.Request, response: web.StreamResponse) -> None:
     response.headers.popall(hdrs.SERVER, None)
@@ -119,5 +139,7 @@ def admin_application(
             web.post("/explain", pages.explain),
             web.get("/breakers", pages.breakers),
             web.post("/breakers/{arm}/{action}", pages.change_breaker),
+            web.get("/replays", pages.replays),
+            web.post("/replays/{record}/release", pages.release_replay),
         ],
     )

@@ -30,5 +30,17 @@ class Operations(Protocol):
         KeyError for an arm or tool without a breaker, ValueError for an unknown action.
         """
 
+    def replays(self, state: str, call_id: str | None) -> dict[str, Any]:
+        """What the replay guard knows: `held`, `unknown`, `in_flight`, `done` or `all` of it.
+
+        Raises ValueError for another state.
+        """
+
+    def release_replay(self, record: str) -> dict[str, Any]:
+        """Let a write run again; answer before and after.
+
+        Raises KeyError for an unknown record, ValueError for one that is running.
+        """
+
     def metrics(self, accept: str) -> tuple[bytes, str]:
         """The exposition and its content type."""

@@ -9,6 +9,7 @@ from proxy.cli.breaker import breaker_app
 from proxy.cli.demo import demo
 from proxy.cli.explain import explain
 from proxy.cli.health import health
+from proxy.cli.replay import replay_app
 from proxy.cli.rules import rules_app
 from proxy.cli.serve import serve
 from proxy.cli.status import status
@@ -44,6 +45,7 @@ app.command()(explain)
 app.command()(status)
 app.command()(health)
 app.add_typer(breaker_app, name="breaker")
+app.add_typer(replay_app, name="replay")
 
 
 def main() -> None:

@@ -126,7 +126,7 @@ class ReplayGuard:
             raise KeyError(key)
         state = run.state
         if state is _IN_FLIGHT:
-            raise ValueError("it is running")
+            raise ValueError("It is running; what becomes of it will show.")
         self.store.drop(run, now)
         return state
 
@@ -138,10 +138,18 @@ class ReplayGuard:
         return self.store.expire(now, steps)
 
     def records(
-        self, now: float, *, states: Container[RunState], most: int = 1000
+        self,
+        now: float,
+        *,
+        states: Container[RunState],
+        scope: str | None = None,
+        most: int = 1000,
     ) -> list[ReplayRecord]:
-        """Up to `most` runs in these states, for operators; the unknown ones come first."""
-        found = (run for run in self.store if run.state in states)
+        """Up to `most` runs in these states, for operators; the unknown ones come first.
+
+        `scope`: only those of this call or session.
+        """
+        found = (run for run in self.store if run.state in states and scope in (None, run.scope))
         return [_record(run, now) for run in islice(found, most)]
 
 

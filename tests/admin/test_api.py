@@ -43,7 +43,9 @@ async def test_ready_tells_why_traffic_is_not_welcome(
     assert await answer.json() == {"ready": False, "reasons": ["draining"]}
 
 
-@pytest.mark.parametrize("path", ["/live", "/status", "/config", "/breakers", "/metrics"])
+@pytest.mark.parametrize(
+    "path", ["/live", "/status", "/config", "/breakers", "/replays", "/metrics"]
+)
 async def test_every_page_answers(admin: Client, path: str) -> None:
     answer = await admin.get(path, headers=LOCAL)
 
@@ -133,3 +135,40 @@ async def test_the_observe_listener_has_nothing_else(operations: FakeOperations)
             assert (await observe.get(path, headers={"Host": "10.1.2.3:9100"})).status == 200
         for path in ("/status", "/config", "/breakers", "/explain?call_id=x"):
             assert (await observe.get(path, headers=LOCAL)).status == 404
+
+
+async def test_replays_are_asked_for_by_state_and_call(admin: Client) -> None:
+    plain = await admin.get("/replays", headers=LOCAL)
+    narrow = await admin.get("/replays?state=all&call_id=call_1a", headers=LOCAL)
+    wrong = await admin.get("/replays?state=x", headers=LOCAL)
+
+    assert (await plain.json())["asked"] == ["held", None]
+    assert (await narrow.json())["asked"] == ["all", "call_1a"]
+    assert wrong.status == 400
+    assert (await wrong.json())["error"]["message"] == "Expected held or all."
+
+
+async def test_a_release_is_audited(admin: Client, audit: list[dict[str, Any]]) -> None:
+    answer = await admin.post("/replays/bb/release?reason=checked", headers=LOCAL)
+
+    assert await answer.json() == {"before": "unknown", "after": "released"}
+    assert audit == [
+        {
+            "who": "local", "what": "replay release bb", "why": "checked",
+            "before": "unknown", "after": "released",
+        }
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("record", "status"), [("aa", 409), ("cc", 404)])
+async def test_what_cannot_be_released_says_why(
+    admin: Client, audit: list[dict[str, Any]], record: str, status: int
+) -> None:
+    answer = await admin.post(f"/replays/{record}/release", headers=LOCAL)
+
+    assert answer.status == status
+    assert audit == []
+
+
+async def test_nothing_is_released_by_looking(admin: Client) -> None:
+    assert (await admin.get("/replays/bb/release", headers=LOCAL)).status == 405

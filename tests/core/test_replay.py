@@ -470,3 +470,5 @@ def test_operators_see_what_is_held_and_nothing_that_was_said(desk: Desk) -> Non
     assert "booked" not in repr(shown)
     assert len(desk.guard.records(desk.now, states=set(RunState), most=2)) == 2
     assert [r.state for r in desk.guard.records(desk.now, states={RunState.DONE})] == ["done"]
+    of_one = desk.guard.records(desk.now, states=set(RunState), scope="call_2b")
+    assert [r.call_id for r in of_one] == ["call_2b"]
