@@ -24,7 +24,7 @@ from proxy.core.rest import Jitter, calm
 
 _SHUT = frozenset({State.OPEN, State.FORCED_OPEN})
 # Bound once: reading a member of an enumeration is slow in Python 3.11.
-_NOTHING, _NO = Counts.NOTHING, Ran.NO
+_SUCCESS, _NOTHING, _NO = Counts.SUCCESS, Counts.NOTHING, Ran.NO
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -127,9 +127,13 @@ class ArmBreaker(Breaker):
     def _settle_both(
         self, both: Both, verdict: Verdict, now: float, seconds: float
     ) -> Transition | None:
-        asked, own = verdict.retry_after, both.tool
-        change = self.record(both.arm, _for_arm(verdict), now, asked)
-        counts = _for_tool(verdict) if change is None else _NOTHING
+        asked, own, counts = verdict.retry_after, both.tool, verdict.counts
+        well = counts is _SUCCESS  # what nearly every attempt brings, and both hear
+        change = self.record(both.arm, counts if well else _for_arm(verdict), now, asked)
+        if change is not None:
+            counts = _NOTHING
+        elif not well:
+            counts = _for_tool(verdict)
         its = own.record(both.own, counts, now, asked, seconds)
         gone = self.tools.get(own.tool) is not own  # by a reload: nobody looks at it any more
         return change if gone or change is not None else its

@@ -92,9 +92,9 @@ class Breaker:
         if permit is self._routine and counts is _SUCCESS:  # what nearly every attempt brings
             if self._failures:
                 self._well()
-            if self._rates is None:
+            if self._rates is None or (why := self._rates.hear(now, seconds, False)) is None:
                 return None
-            return self._broke(self._rates.hear(now, seconds, failed=False), now)
+            return self._broke(why, now)
         self._resorts.discard(permit)
         if self._trials is not None:
             self._trials.release(permit)
@@ -212,7 +212,7 @@ class Breaker:
         if self.state is State.OPEN:  # A last resort: only a Retry-After prolongs the rest.
             self._reopens_at = max(self._reopens_at, not_before)
             return None
-        why = self._rates.hear(now, seconds, failed=True) if self._rates is not None else None
+        why = self._rates.hear(now, seconds, True) if self._rates is not None else None
         return self._broke("failures" if self._failures >= self.config.failures else why, now)
 
     def _broke(self, why: Why | None, now: float) -> Transition | None:

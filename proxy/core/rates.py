@@ -26,11 +26,14 @@ class Rates:
         before._config = config
         return before
 
-    def hear(self, now: float, seconds: float, *, failed: bool) -> Why | None:
+    def hear(self, now: float, seconds: float, failed: bool) -> Why | None:
         """Count an attempt; the rule that it breaks.  Only what is bad can break one."""
         slow = seconds > self._slow
-        self._window.count(now, failed=failed, slow=slow)
-        return self._broken(now, failed=failed, slow=slow) if failed or slow else None
+        if not (failed or slow):
+            self._window.count(now)
+            return None
+        self._window.count_bad(now, failed=failed, slow=slow)
+        return self._broken(now, failed=failed, slow=slow)
 
     def clear(self) -> None:
         """Begin anew."""

@@ -28,16 +28,17 @@ class Window:
         self._last = [0, 0, 0]
         self._ends = -math.inf  # when the last bucket does
 
-    def count(self, now: float, *, failed: bool = False, slow: bool = False) -> None:
-        """Take one attempt in."""
+    def count(self, now: float) -> None:
+        """Take in an attempt that was neither failed nor slow."""
         if now >= self._ends:
             self._turn(now)
-        last = self._last
-        last[0] += 1
-        if failed:
-            last[1] += 1
-        if slow:
-            last[2] += 1
+        self._last[0] += 1
+
+    def count_bad(self, now: float, *, failed: bool, slow: bool) -> None:
+        """Take in one that was."""
+        self.count(now)
+        self._last[1] += failed
+        self._last[2] += slow
 
     def totals(self, now: float) -> Totals:
         """What it holds now."""

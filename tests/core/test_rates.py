@@ -17,7 +17,7 @@ def rates(config: BreakerConfig) -> Rates:
 
 def heard(it: Rates, attempts: str, now: float = 0.0) -> list[str | None]:
     """`.` good, `F` failed, `s` slow, `S` failed and slow."""
-    return [it.hear(now, 2.0 if each in "sS" else 1.0, failed=each in "FS") for each in attempts]
+    return [it.hear(now, 2.0 if each in "sS" else 1.0, each in "FS") for each in attempts]
 
 
 def test_without_a_rule_nothing_is_kept() -> None:

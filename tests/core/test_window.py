@@ -21,6 +21,13 @@ def window() -> Window:
     return Window(WIDTH * BUCKETS)
 
 
+def count(it: Window, now: float, failed: bool, slow: bool) -> None:
+    if failed or slow:
+        it.count_bad(now, failed=failed, slow=slow)
+    else:
+        it.count(now)
+
+
 def test_what_it_has_not_seen_is_nothing() -> None:
     assert window().totals(1000.0) == Totals(0, 0, 0)
 
@@ -28,9 +35,9 @@ def test_what_it_has_not_seen_is_nothing() -> None:
 def test_an_attempt_can_be_failed_and_slow_at_once() -> None:
     it = window()
     it.count(1000.0)
-    it.count(1001.0, failed=True)
-    it.count(1002.0, slow=True)
-    it.count(1003.0, failed=True, slow=True)
+    it.count_bad(1001.0, failed=True, slow=False)
+    it.count_bad(1002.0, failed=False, slow=True)
+    it.count_bad(1003.0, failed=True, slow=True)
 
     assert it.totals(1003.0) == Totals(4, 2, 2)
 
@@ -60,7 +67,7 @@ def test_it_holds_what_a_list_of_all_attempts_would_show(
     it, now, seen = window(), 1000.0, list[tuple[float, bool, bool]]()
     for wait, failed, slow in steps:
         now += wait
-        it.count(now, failed=failed, slow=slow)
+        count(it, now, failed, slow)
         seen.append((now, failed, slow))
         held = [one for one in seen if one[0] // WIDTH > now // WIDTH - BUCKETS]
 
@@ -72,6 +79,6 @@ def test_it_never_grows(steps: list[tuple[float, bool, bool]]) -> None:
     it, now = window(), 1000.0
     for wait, failed, slow in steps * 3:
         now += wait
-        it.count(now, failed=failed, slow=slow)
+        count(it, now, failed, slow)
 
         assert len(it._buckets) <= BUCKETS
