@@ -35,7 +35,7 @@ PROVIDES = {  # distribution -> module, where the names differ
     "pydantic-settings": "pydantic_settings", "promql-parser": "promql_parser",
 }  # fmt: skip
 COMES_WITH = {"mcp_types": "mcp", "pydantic_core": "pydantic"}
-FOR_LATER = {"redis", "ruamel.yaml"}
+FOR_LATER = {"ruamel.yaml"}
 """Needs of keys that are checked already, but not in force yet."""
 
 TOOLS = {
