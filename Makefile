@@ -10,7 +10,7 @@ CHAOS_ARGS ?=
 TEST_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test lint bench proof cycle chaos generate clean
+.PHONY: help demo serve redis test lint bench proof cycle chaos generate clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' Makefile
@@ -30,7 +30,15 @@ demo: $(STAMP) ## split live demo calls, break an arm, watch the rescue
 serve: $(STAMP) ## run the sidecar with rules/rules.yaml
 	@$(BIN)/callsplit serve
 
-test: $(STAMP) ## run every test
+# Without it the tests of the outbox in a Redis are skipped, and say so.
+redis:
+	@command -v redis-server > /dev/null \
+	  || { test "$$(id -u)" = 0 && command -v apt-get > /dev/null \
+	       && echo "Installing redis-server for the tests ..." >&2 \
+	       && RUNLEVEL=1 apt-get install -y -q --no-install-recommends redis-server > $(VENV)/redis.log 2>&1; } \
+	  || echo "redis-server is missing, so its tests are skipped; as root: apt-get update && apt-get install redis-server" >&2
+
+test: $(STAMP) redis ## run every test
 	@$(BIN)/python -m pytest -n auto --dist loadfile $(TEST_ARGS)
 
 lint: $(STAMP) ## style, types, import contracts
