@@ -71,7 +71,7 @@ class Pool:
 
 def test_the_pools_are_those_of_the_rules_in_force() -> None:
     metrics = Metrics("n")
-    metrics.pools = {"mcp": Pool(busy=3, idle=2, waiting=1, full_total=5), "old": Pool()}
+    metrics.pools = {"mcp": Pool(busy=3, idle=2, waiting=1, full_total=5), "left": Pool()}
     seen = exposed(metrics)
     assert seen['n_upstream_connections{arm="mcp",state="busy"}'] == 3
     assert seen['n_upstream_connections{arm="mcp",state="idle"}'] == 2
@@ -79,7 +79,7 @@ def test_the_pools_are_those_of_the_rules_in_force() -> None:
     assert seen['n_upstream_full_total{arm="mcp"}'] == 5
 
     metrics.pools = {"mcp": Pool()}
-    assert not [name for name in exposed(metrics) if "old" in name]
+    assert not [name for name in exposed(metrics) if 'arm="left"' in name]
 
 
 def test_every_reason_to_shed_is_shown_from_the_start() -> None:
