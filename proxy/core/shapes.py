@@ -1,8 +1,14 @@
-"""Which fields of a body tell what it is?"""
+"""Which fields of a body tell what it is, or how it went?
+
+Apart from what reads them: compiled, a module would lose the types that are decoded by.
+"""
 
 from __future__ import annotations
 
+from typing import Any
+
 from msgspec import UNSET, Raw, Struct, UnsetType
+from msgspec.json import Decoder
 
 from proxy.core.partial import Partial
 
@@ -53,4 +59,14 @@ class Shape(Struct, gc=False):
     call_id: str | None = None
 
 
+class Said(Struct, gc=False):
+    """What the top level of an answer says of its success."""
+
+    success: Any = None
+    status_code: Any = None
+    jsonrpc: Raw = Raw()
+    error: Raw = Raw()
+
+
 read_shape = Partial(Shape).read
+read_said = Decoder(Said).decode

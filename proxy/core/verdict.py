@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import zlib
 from dataclasses import replace
-from typing import Any, Final
+from typing import Final
 
-import msgspec
-from msgspec import Raw
+from msgspec import DecodeError
 
 from proxy.core.body_verdicts import BodyVerdicts
 from proxy.core.dialects.jsonrpc import (
@@ -23,6 +22,7 @@ from proxy.core.dialects.jsonrpc import (
 )
 from proxy.core.model import Counts, Headers, Ran, Verdict
 from proxy.core.retry_after import retry_after
+from proxy.core.shapes import read_said
 from proxy.errors import UpstreamFailed
 
 SUCCESS: Final = Verdict("success", Ran.YES, Counts.SUCCESS)
@@ -46,16 +46,6 @@ _AMBIGUOUS: Final = frozenset({INVALID_PARAMS, INTERNAL_ERROR})  # a tool may ha
 _GZIP: Final = b"\x1f\x8b"
 _SPACE: Final = b" \t\r\n"
 _INFLATED: Final = 262_144
-
-
-class _Said(msgspec.Struct, gc=False):
-    success: Any = None
-    status_code: Any = None
-    jsonrpc: Raw = Raw()
-    error: Raw = Raw()
-
-
-_said = msgspec.json.Decoder(_Said)
 
 
 def judge_reply(
@@ -100,8 +90,8 @@ def judge_body(body: bytes, by_rule: BodyVerdicts | None = None) -> Verdict:
     if not body.lstrip(_SPACE).startswith(b"{"):
         return SUCCESS
     try:
-        said = _said.decode(body)
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+        said = read_said(body)
+    except (DecodeError, RecursionError, UnicodeDecodeError):
         return SUCCESS  # no JSON object: its text belongs to the caller
     if bytes(said.jsonrpc) and bytes(said.error) not in (b"", b"null"):
         return FAILED_BODY

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from msgspec import UNSET
 
-from proxy.core.shapes import Params, read_shape
+from proxy.core.shapes import Params, read_said, read_shape
 
 
 def test_every_field_that_tells_a_kind_is_read() -> None:
@@ -37,3 +37,10 @@ def test_an_empty_object_tells_nothing() -> None:
 
     assert shape is not None
     assert {getattr(shape, name) for name in shape.__struct_fields__} == {None, UNSET}
+
+
+def test_what_an_answer_says_of_its_success_is_read_whatever_its_type() -> None:
+    said = read_said(b'{"success":"no","status_code":503,"jsonrpc":"2.0","error":null,"data":[1]}')
+
+    assert (said.success, said.status_code) == ("no", 503)
+    assert (bytes(said.jsonrpc), bytes(said.error)) == (b'"2.0"', b"null")
