@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Mapping
 from contextlib import AsyncExitStack
-from dataclasses import replace
 from typing import Any
 
 from aiohttp import web
@@ -15,9 +13,10 @@ from structlog.typing import FilteringBoundLogger
 from proxy.adapters.access import AccessLog
 from proxy.adapters.clock import LoopClock
 from proxy.adapters.lag import LagWatch
-from proxy.adapters.listener import Listener, Options
+from proxy.adapters.listener import Listener
 from proxy.adapters.metrics import Metrics
 from proxy.adapters.probes import Probed, Probes
+from proxy.adapters.replay_file import ReplayFile
 from proxy.adapters.rules_file import LoadedRules
 from proxy.adapters.rules_watch import RulesWatch
 from proxy.adapters.state_dir import StateDir
@@ -36,9 +35,9 @@ from proxy.core.replay_events import EventGuard
 from proxy.core.rules import Address, Rules
 from proxy.core.rules.admission import start_warnings
 from proxy.core.rules.fault_text import headline
-from proxy.core.rules.parse import parse_address
 from proxy.durable import Durable
-from proxy.errors import Fault, Refused, RulesError, SettingsError
+from proxy.errors import Fault, Refused, RulesError
+from proxy.fixed import fixed_at_start, listener_options, where_it_listens, with_flags
 from proxy.handler import Handler
 from proxy.once import Once
 from proxy.operations import Condition, SidecarOperations
@@ -98,6 +97,7 @@ class App:
         self.once = Once(ReplayGuard(), EventGuard(), clock=clock, watch=self.watcher)
         self.cached = Cached(clock=clock, watch=self.watcher)
         self.state = StateDir.open(rules.state_dir)
+        self._replays = ReplayFile(self.state, clock=clock, log=log)
         attempts = Attempts(clock=clock, watch=self.watcher, start=self.tasks.start)
         self.durable = Durable(
             self.state,
@@ -131,6 +131,8 @@ class App:
             probes=self.probes,
             watcher=self.watcher,
             wiring=self.wiring,
+            guard=self.once.guard,
+            durable=self.durable,
         )
         self.rules_watch = RulesWatch(
             loaded, settings.environment, apply=self._apply, refuse=self._refuse
@@ -142,6 +144,7 @@ class App:
         self._closing = AsyncExitStack()
         self._hurried = False
         self.metrics.inflight.set_function(lambda: self.handler.inflight)
+        self.metrics.runs = self.once.guard.store
         cache = self.cached.cache
         self.metrics.cache_entries.set_function(lambda: len(cache))
         self.metrics.cache_bytes.set_function(lambda: cache.bytes)
@@ -162,11 +165,13 @@ class App:
         if rules.listen.observe is not None:
             observe = observe_application(self.operations)
             self.observe_address = await self._serve_pages(observe, rules.listen.observe)
+        self._replays.load(self.once.guard, self.once.events)
         await self.durable.start()
         closing.push_async_callback(self.durable.stop, 0.0)
         address = rules.listen.address
         await self.listener.start(address.host, address.port)
         self.tasks.start(self.rules_watch.watch(), "rules watch")
+        self.tasks.start(self.once.tidy(), "replay guard")
         self.lag.start()
         closing.callback(self.lag.stop)
         self.condition.reasons.remove("starting")
@@ -192,6 +197,7 @@ class App:
         await self.durable.stop(max(0.0, ends - self.clock.now()))
         await self.probes.aclose()
         await self._finish_writes(ends)
+        self._replays.save(self.once.guard, self.once.events)
         await self.aclose()
         self.log.info("sidecar_stopped", cut=cut)
         return cut
@@ -332,58 +338,6 @@ class App:
 def new_id() -> str:
     """A request's ID: 32 hex digits, drawn by lot."""
     return random.getrandbits(128).to_bytes(16).hex()
-
-
-def listener_options(rules: Rules) -> Options:
-    """What the listener is told of the rules, once, at start."""
-    return Options(head_timeout=rules.listen.header_timeout, idle_timeout=rules.listen.idle_timeout)
-
-
-def fixed_at_start(rules: Rules) -> dict[str, Any]:
-    """Keys that a running process cannot change."""
-    listen = rules.listen
-    return {
-        "listen.address": listen.address,
-        "listen.observe": listen.observe,
-        "listen.header_timeout": listen.header_timeout,
-        "listen.idle_timeout": listen.idle_timeout,
-        "listen.access_log": listen.access_log,
-        "admin.address": rules.admin.address,
-        "metrics.namespace": rules.metrics.namespace,
-        "state": rules.state,
-        "state_dir": rules.state_dir,
-        "outbox.store": rules.outbox.store,
-    }
-
-
-def where_it_listens(rules: Rules, fixed: Mapping[str, Any]) -> Rules:
-    """The rules with the addresses in use: who may ask is judged by those, not by the file's."""
-    listen = rules.listen.model_copy(update={"address": fixed["listen.address"]})
-    admin = rules.admin.model_copy(update={"address": fixed["admin.address"]})
-    return rules.model_copy(update={"listen": listen, "admin": admin})
-
-
-def with_flags(loaded: LoadedRules, settings: Settings) -> LoadedRules:
-    """The rules with the addresses of the command line, which outrank the file.
-
-    Raises `SettingsError` for what is no address.
-    """
-    rules = loaded.rules
-    if settings.listen is not None:
-        update = {"address": flag("--listen", settings.listen)}
-        rules = rules.model_copy(update={"listen": rules.listen.model_copy(update=update)})
-    if settings.admin_listen is not None:
-        update = {"address": flag("--admin-listen", settings.admin_listen)}
-        rules = rules.model_copy(update={"admin": rules.admin.model_copy(update=update)})
-    return replace(loaded, rules=rules)
-
-
-def flag(name: str, value: str) -> Address:
-    """An address given by a flag or setting."""
-    try:
-        return parse_address(value)
-    except ValueError as fault:
-        raise SettingsError(f"{name}: {fault}") from fault
 
 
 def described(fault: Fault) -> str:

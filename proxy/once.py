@@ -6,6 +6,7 @@ of its kind hears.  Every ticket ends, in `settle`, or in `abandon` where nobody
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import TypeAlias
 
@@ -26,6 +27,8 @@ from proxy.relay import Settled
 
 Outcome: TypeAlias = Done | Ran
 """What a repeat hears: an answer, or whether it may have run."""
+
+TIDY_SECONDS = 0.5
 
 _SUCCESS = "success"
 # Bound once: reading a member of an enumeration is slow in Python 3.11.
@@ -153,6 +156,12 @@ class Once:
             self._end_event(ticket, taken=False)
         else:
             self._end(ticket, Ran.UNKNOWN if ticket.asked else Ran.NO)
+
+    async def tidy(self) -> None:
+        """Forget, from time to time, what has been known long enough; runs until cancelled."""
+        while True:
+            await asyncio.sleep(TIDY_SECONDS)
+            self.guard.expire(self._clock.now())
 
     def _begin_event(self, call: Call, now: float) -> Ticket | Heard | None:
         key = event_key(call)

@@ -4,7 +4,6 @@ import asyncio
 import io
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +13,7 @@ import pytest
 
 from proxy.adapters.logs import configure
 from proxy.adapters.rules_file import load_rules
-from proxy.app import App, described, fixed_at_start, with_flags
-from proxy.core.rules import Rules
+from proxy.app import App, described
 from proxy.errors import Fault, RulesError, SettingsError
 from proxy.settings import load_settings
 
@@ -271,19 +269,3 @@ def test_a_fault_is_described_without_its_source_line() -> None:
     assert described(fault) == "r.yaml:3:7: auth.tokens.0: bad (use env:)"
     assert described(Fault("is gone", file="r.yaml")) == "r.yaml: is gone"
     assert described(Fault("bad")) == "bad"
-
-
-def test_flags_change_nothing_that_they_do_not_name() -> None:
-    rules = Rules.model_validate(
-        {"backends": {"mcp": {"handler": "demo"}, "webhook": {"handler": "demo"}}}
-    )
-
-    assert fixed_at_start(rules)["metrics.namespace"] == "callsplit"
-
-
-def test_no_flag_leaves_the_rules_as_they_are(tmp_path: Path) -> None:
-    path = tmp_path / "rules.yaml"
-    path.write_text(RULES)
-    loaded = load_rules(path, {})
-
-    assert with_flags(loaded, load_settings()) == replace(loaded)
