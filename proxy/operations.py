@@ -27,7 +27,9 @@ from proxy.core.health import ProbeResult
 from proxy.core.model import Reply
 from proxy.core.replay import ReplayGuard
 from proxy.core.replay_values import RunState
+from proxy.durable import Durable
 from proxy.handler import Handler
+from proxy.outbox_desk import OutboxDesk
 from proxy.wiring import Wiring
 
 ACTIONS = {
@@ -71,8 +73,10 @@ class SidecarOperations:
         probes: Probes,
         watcher: Watcher,
         wiring: Wiring,
+        durable: Durable,
         guard: ReplayGuard | None = None,
     ) -> None:
+        self.outbox = OutboxDesk(durable, clock)
         self._condition = condition
         self._clock = clock
         self._handler = handler
@@ -116,6 +120,7 @@ class SidecarOperations:
                 "warnings": condition.warnings,
                 "fault": condition.fault,
             },
+            "outbox": self.outbox.summary(),
             "state": condition.loaded.rules.state,
         }
 

@@ -11,7 +11,7 @@ from typing import Any
 from proxy.core.breaker import Transition
 from proxy.core.exchange import Attempt, Exchange
 from proxy.core.model import Kind, Reply, Verdict
-from proxy.errors import ClientGone, Refused
+from proxy.errors import ClientGone, Refused, StoreFailed
 
 
 class FakeClock:
@@ -32,10 +32,44 @@ class FakeClock:
         self._wall_ms += round(seconds * 1000)
 
 
+class FakeOutboxOperations:
+    """Knows one dead event, number 7; 8 is being delivered, and 9 is on a disk that fails."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[object, ...]] = []
+
+    def overview(self, state: str, call_id: str | None) -> dict[str, Any]:
+        if state not in ("all", "queued", "dead"):
+            raise ValueError("Expected all, queued, dead.")
+        self.asked.append(("overview", state, call_id))
+        return {"store": "sqlite", "entries": []}
+
+    async def show(self, entry: str, *, body: bool) -> dict[str, Any]:
+        self._find(entry)
+        return {"id": 7, "request": {"body": "{}"} if body else {}}
+
+    async def retry(self, entry: str) -> dict[str, Any]:
+        self._find(entry)
+        if entry == "8":
+            raise ValueError("It is being delivered at the moment.")
+        return {"retried": 1}
+
+    async def drop(self, entry: str) -> dict[str, Any]:
+        self._find(entry)
+        return {"dropped": 1}
+
+    def _find(self, entry: str) -> None:
+        if entry == "9":
+            raise StoreFailed("disk I/O error")
+        if entry not in ("7", "8", "dead"):
+            raise KeyError(entry)
+
+
 class FakeOperations:
     def __init__(self) -> None:
         self.reasons: list[str] = []
         self.state = "open"
+        self.outbox = FakeOutboxOperations()
 
     def unready(self) -> list[str]:
         return self.reasons

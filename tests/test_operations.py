@@ -178,7 +178,7 @@ async def test_what_may_have_run_is_shown_and_can_be_released(app: App) -> None:
     guard, now = ReplayGuard(), app.clock.now()
     operations = SidecarOperations(
         app.condition, clock=app.clock, handler=app.handler, listener=app.listener,
-        probes=app.probes, watcher=app.watcher, wiring=app.wiring, guard=guard,
+        probes=app.probes, watcher=app.watcher, wiring=app.wiring, durable=app.durable, guard=guard,
     )  # fmt: skip
     run = guard.begin(b"k" * 16, "call_1a", tool="book", replay_for=900.0, now=now)
     assert isinstance(run, Run)

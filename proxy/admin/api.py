@@ -6,21 +6,17 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-import orjson
 from aiohttp import hdrs, web
 
-from proxy.admin.guard import bearer, guard, problem
+from proxy.admin.guard import guard, problem
+from proxy.admin.outbox import OutboxPages
+from proxy.admin.page import asked_by, page
 from proxy.admin.ports import Operations
 
 BODY_LIMIT = 256 * 1024
 """Bytes.  Enough for a recorded call in `/explain`; changes need a few hundred."""
 
 Audit = Callable[[dict[str, Any]], None]
-
-
-def _json(value: Any, status: int = 200) -> web.Response:
-    text = orjson.dumps(value, default=str, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
-    return web.Response(body=text, status=status, content_type="application/json")
 
 
 class Pages:
@@ -31,11 +27,11 @@ class Pages:
         self._audit = audit
 
     async def live(self, _: web.Request) -> web.Response:
-        return _json({"live": True})
+        return page({"live": True})
 
     async def ready(self, _: web.Request) -> web.Response:
         reasons = self._operations.unready()
-        return _json({"ready": not reasons, "reasons": reasons}, 503 if reasons else 200)
+        return page({"ready": not reasons, "reasons": reasons}, 503 if reasons else 200)
 
     async def metrics(self, request: web.Request) -> web.Response:
         """Rendered in a thread: it takes milliseconds that belong to the calls."""
@@ -44,10 +40,10 @@ class Pages:
         return web.Response(body=body, headers={hdrs.CONTENT_TYPE: content_type})
 
     async def status(self, _: web.Request) -> web.Response:
-        return _json(self._operations.status())
+        return page(self._operations.status())
 
     async def config(self, _: web.Request) -> web.Response:
-        return _json(self._operations.config())
+        return page(self._operations.config())
 
     async def explain(self, request: web.Request) -> web.Response:
         call_id = request.query.get("call_id")
@@ -55,12 +51,12 @@ class Pages:
         if call_id is None and not body:
             return problem(400, "call_id_missing", "Give ?call_id=..., or POST a request's body.")
         try:
-            return _json(self._operations.explain(call_id, body or None))
+            return page(self._operations.explain(call_id, body or None))
         except ValueError as fault:
             return problem(400, "bad_body", str(fault))
 
     async def breakers(self, _: web.Request) -> web.Response:
-        return _json(self._operations.breakers())
+        return page(self._operations.breakers())
 
     async def change_breaker(self, request: web.Request) -> web.Response:
         arm, action = request.match_info["arm"], request.match_info["action"]
@@ -71,16 +67,14 @@ class Pages:
             return problem(404, "unknown_arm", "No such breaker; GET /breakers lists them.")
         except ValueError as fault:
             return problem(400, "unknown_action", str(fault))
-        why = request.query.get("reason", "")
-        who = "token" if bearer(request) else "local"
         what = f"breaker {action} {arm} {tool}".rstrip()
-        self._audit({"who": who, "what": what, "why": why, **change})
-        return _json(change)
+        self._audit({**asked_by(request), "what": what, **change})
+        return page(change)
 
     async def replays(self, request: web.Request) -> web.Response:
         state = request.query.get("state", "held")
         try:
-            return _json(self._operations.replays(state, request.query.get("call_id")))
+            return page(self._operations.replays(state, request.query.get("call_id")))
         except ValueError as fault:
             return problem(400, "unknown_state", str(fault))
 
@@ -92,10 +86,8 @@ class Pages:
             return problem(404, "unknown_record", "No such record; GET /replays lists them.")
         except ValueError as fault:
             return problem(409, "still_running", str(fault))
-        why = request.query.get("reason", "")
-        who = "token" if bearer(request) else "local"
-        self._audit({"who": who, "what": f"replay release {record}", "why": why, **change})
-        return _json(change)
+        self._audit({**asked_by(request), "what": f"replay release {record}", **change})
+        return page(change)
 
 
 async def _say_nothing_of_us(_: web.Request, response: web.StreamResponse) -> None:
@@ -141,5 +133,6 @@ def admin_application(
             web.post("/breakers/{arm}/{action}", pages.change_breaker),
             web.get("/replays", pages.replays),
             web.post("/replays/{record}/release", pages.release_replay),
+            *OutboxPages(operations.outbox, audit).routes(),
         ],
     )

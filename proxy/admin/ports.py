@@ -5,8 +5,31 @@ from __future__ import annotations
 from typing import Any, Protocol
 
 
+class OutboxOperations(Protocol):
+    """The operator's view of events that wait.  `entry` is a number, or `dead` for all such.
+
+    Raises KeyError for an unknown entry, `proxy.errors.StoreFailed` if they cannot be had.
+    """
+
+    def overview(self, state: str, call_id: str | None) -> dict[str, Any]:
+        """How it stands, and `queued`, `dead` or `all` entries; raises ValueError for another."""
+
+    async def show(self, entry: str, *, body: bool) -> dict[str, Any]:
+        """One with its request; the body is personal data, and comes only if asked for."""
+
+    async def retry(self, entry: str) -> dict[str, Any]:
+        """Deliver it now; raises ValueError if it is being delivered."""
+
+    async def drop(self, entry: str) -> dict[str, Any]:
+        """Forget it, delivered or not."""
+
+
 class Operations(Protocol):
     """The operator's view.  Plain JSON values; no secret, body or phone number in any of them."""
+
+    @property
+    def outbox(self) -> OutboxOperations:
+        """What waits there; the one place where a body may be asked for."""
 
     def unready(self) -> list[str]:
         """Why traffic is not welcome; empty: it is."""
