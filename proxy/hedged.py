@@ -18,7 +18,7 @@ class Start(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Race(Generic[T]):
-    """How it ended: what each attempt came to; None for one that was cut, or never began.
+    """How it ended: what each attempt came to; None for one that was let go, or never began.
 
     `hedged`: the second began.  `won`: its answer is the one that delivers.
     """
@@ -55,17 +55,28 @@ async def hedged(
         pair.add(beside)
         while waiting := {task for task in pair if not task.done()}:
             await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-            for task in (running, beside):
-                if task.done() and delivers(task.result()):
-                    won = task is beside
-                    start(_let_go(running if won else beside, drop), "the slower attempt")
-                    said = task.result()
-                    return Race(None if won else said, said if won else None, hedged=True, won=won)
+            if running.done() and delivers(said := running.result()):
+                return Race(said, _failed(beside, delivers, drop, start), hedged=True, won=False)
+            if beside.done() and delivers(said := beside.result()):
+                return Race(_failed(running, delivers, drop, start), said, hedged=True, won=True)
         return Race(running.result(), beside.result(), hedged=True, won=False)
     except BaseException:
         for task in pair:
             start(_let_go(task, drop), "an attempt nobody waits for")
         raise
+
+
+def _failed(
+    loser: asyncio.Task[T],
+    delivers: Callable[[T], bool],
+    drop: Callable[[T], Awaitable[None]],
+    start: Start,
+) -> T | None:
+    """What the other attempt came to, if it failed; else it is let go."""
+    if loser.done() and not delivers(loser.result()):
+        return loser.result()
+    start(_let_go(loser, drop), "the slower attempt")
+    return None
 
 
 async def _let_go(task: asyncio.Task[T], drop: Callable[[T], Awaitable[None]]) -> None:

@@ -104,7 +104,8 @@ class Arm:
     by_rule: BodyVerdicts | None = None  # what the rules read in its bodies, for `judge_reply`
     in_process: bool = False  # runs here: its waits are not bounded by the upstream's deadline
     sign: bytes | None = field(default=None, repr=False)  # Retell key for what we send ourselves
-    retries: RetryBudget = field(default_factory=RetryBudget)  # hears of every attempt
+    retries: RetryBudget = field(default_factory=RetryBudget)  # hears of every first attempt
+    retry_ratio: float = 0.2  # the part of those that may be asked again
     pace: Pace = field(default_factory=Pace)  # hears how long tools take, for hedges
 
 

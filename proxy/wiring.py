@@ -196,6 +196,7 @@ class Wiring:
         entry, before = rules.backends[name], self._arms.get(name)
         retries = before.retries if before is not None else RetryBudget()
         pace = before.pace if before is not None else Pace()
+        ratio = rules.fallback.retry_budget / 100
         url = urlsplit(entry.url or "")
         config = BackendConfig(
             name=name,
@@ -210,7 +211,7 @@ class Wiring:
             by_rule=body_verdicts(entry),
             options=entry.options,
             wall_ms=self._clock.wall_ms,
-            may_repeat=self._may_repeat(name, retries, rules.fallback.retry_budget / 100),
+            may_repeat=self._may_repeat(name, retries, ratio),
         )
         return Arm(
             name,
@@ -223,6 +224,7 @@ class Wiring:
             in_process=entry.handler not in NETWORK_HANDLERS,
             sign=config.sign,
             retries=retries,
+            retry_ratio=ratio,
             pace=pace,
         )
 

@@ -149,9 +149,8 @@ async def test_one_that_fails_leaves_the_race_to_the_other(
     assert not race.done()
     world.end(other, "good")
 
-    ended = await race
-    assert ended.won is (other == "second")
-    assert (ended.first, ended.second) == (("good", None) if other == "first" else (None, "good"))
+    first, second = ("good", "bad") if other == "first" else ("bad", "good")
+    assert await race == Race(first, second, hedged=True, won=other == "second")
     assert world.cut == []
 
 
