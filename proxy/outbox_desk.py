@@ -6,6 +6,7 @@ holds a credential is not shown at all.
 
 from __future__ import annotations
 
+import asyncio
 from base64 import b64encode
 from typing import Any, Final
 
@@ -90,24 +91,26 @@ class OutboxDesk:
         return {**self._row(box, found), "request": request}
 
     async def retry(self, entry: str) -> dict[str, Any]:
-        """Have one delivered now, or all that are dead.
+        """Have one delivered now, or of all that are dead as many as a page holds.
 
         Raises KeyError, ValueError if it is being delivered, or `StoreFailed`.
         """
-        box, retried = self._box(), 0
-        for found in _meant(box, entry):
-            if not await box.retry(found):
-                raise ValueError("It is being delivered at the moment.")
-            retried += 1
-        return {"retried": retried}
+        box = self._box()
+        meant = _meant(box, entry)
+        done = await asyncio.gather(*map(box.retry, meant[:MOST]))
+        if not all(done):
+            raise ValueError("It is being delivered at the moment.")
+        return {"retried": len(done), "left": len(meant) - len(done)}
 
     async def drop(self, entry: str) -> dict[str, Any]:
-        """Forget one, or all that are dead.  Raises KeyError or `StoreFailed`."""
-        box, dropped = self._box(), 0
-        for found in _meant(box, entry):
-            await box.drop(found.id)
-            dropped += 1
-        return {"dropped": dropped}
+        """Forget one, or of all that are dead as many as a page holds.
+
+        Raises KeyError or `StoreFailed`.
+        """
+        box = self._box()
+        meant = _meant(box, entry)
+        done = await asyncio.gather(*(box.drop(found.id) for found in meant[:MOST]))
+        return {"dropped": len(done), "left": len(meant) - len(done)}
 
     def _box(self) -> EventOutbox:
         if self._durable.box is None:

@@ -143,12 +143,23 @@ async def test_an_unknown_entry_is_said(desk: Desk, entry: str) -> None:
 async def test_dead_ones_are_brought_back_one_or_all(desk: Desk) -> None:
     for id in (1, 2, 3):
         await desk.kill(id)
-    assert await desk.desk.retry("2") == {"retried": 1}
+    assert await desk.desk.retry("2") == {"retried": 1, "left": 0}
     assert desk.ids("dead") == [1, 3]
 
-    assert await desk.desk.retry("dead") == {"retried": 2}
+    assert await desk.desk.retry("dead") == {"retried": 2, "left": 0}
     assert desk.ids("dead") == []
-    assert await desk.desk.retry("dead") == {"retried": 0}
+    assert await desk.desk.retry("dead") == {"retried": 0, "left": 0}
+
+
+async def test_thousands_are_changed_a_page_at_a_time(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("proxy.outbox_desk.MOST", 2)
+    for id in (1, 2, 3):
+        await desk.kill(id)
+
+    assert await desk.desk.retry("dead") == {"retried": 2, "left": 1}
+    assert await desk.desk.drop("dead") == {"dropped": 1, "left": 0}
 
 
 async def test_what_is_being_delivered_is_not_delivered_twice(desk: Desk) -> None:
@@ -165,8 +176,8 @@ async def test_what_is_being_delivered_is_not_delivered_twice(desk: Desk) -> Non
 async def test_entries_are_dropped_one_or_all_that_are_dead(desk: Desk) -> None:
     await desk.kill(1)
     await desk.kill(2)
-    assert await desk.desk.drop("3") == {"dropped": 1}
-    assert await desk.desk.drop("dead") == {"dropped": 2}
+    assert await desk.desk.drop("3") == {"dropped": 1, "left": 0}
+    assert await desk.desk.drop("dead") == {"dropped": 2, "left": 0}
 
     assert desk.ids() == []
     assert await desk.box.letter(1) is None

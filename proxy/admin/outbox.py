@@ -38,8 +38,8 @@ class OutboxPages:
             return problem(400, "unknown_state", str(fault))
 
     async def show(self, request: web.Request) -> web.Response:
-        """With `?body=true` the event's body too: whoever reads that is in the audit."""
-        entry, body = request.match_info["entry"], request.query.get("body") == "true"
+        """With `?whole=true` the event's body too: whoever reads that is in the audit."""
+        entry, body = request.match_info["entry"], request.query.get("whole") == "true"
         try:
             shown = await self._outbox.show(entry, body=body)
         except (KeyError, StoreFailed) as fault:

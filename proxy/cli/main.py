@@ -9,6 +9,7 @@ from proxy.cli.breaker import breaker_app
 from proxy.cli.demo import demo
 from proxy.cli.explain import explain
 from proxy.cli.health import health
+from proxy.cli.outbox import outbox_app
 from proxy.cli.replay import replay_app
 from proxy.cli.rules import rules_app
 from proxy.cli.serve import serve
@@ -46,6 +47,7 @@ app.command()(status)
 app.command()(health)
 app.add_typer(breaker_app, name="breaker")
 app.add_typer(replay_app, name="replay")
+app.add_typer(outbox_app, name="outbox")
 
 
 def main() -> None:

@@ -49,7 +49,7 @@ async def test_a_body_is_shown_to_who_asks_for_it_and_that_is_written_down(
     assert (await plain.json())["request"] == {}
     assert not audit
 
-    whole = await admin.get("/outbox/7?body=true&reason=complaint", headers=LOCAL)
+    whole = await admin.get("/outbox/7?whole=true&reason=complaint", headers=LOCAL)
 
     assert (await whole.json())["request"] == {"body": "{}"}
     assert audit == [
@@ -96,5 +96,5 @@ async def test_a_change_by_get_is_refused(admin: Client) -> None:
 
 async def test_the_observe_listener_knows_nothing_of_it(operations: FakeOperations) -> None:
     async with TestClient(TestServer(observe_application(operations))) as observe:
-        for path in ("/outbox", "/outbox/7", "/outbox/7?body=true"):
+        for path in ("/outbox", "/outbox/7", "/outbox/7?whole=true"):
             assert (await observe.get(path, headers=LOCAL)).status == 404
