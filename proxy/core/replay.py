@@ -79,8 +79,8 @@ class ReplayGuard:
         number = store.follow(last, key, now)
         if not store.has_room(now):
             return _FULL
-        run = Run(key, number, scope, tool, replay_for)
-        _serves(run, tool_call_id)
+        ids = () if tool_call_id is None else (tool_call_id,)
+        run = Run(key, number, scope, tool, replay_for, ids=ids)
         store.add(run, now)
         return run
 

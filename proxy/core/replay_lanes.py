@@ -16,10 +16,10 @@ class Lanes:
 
     def __init__(self) -> None:
         self._lanes: dict[float, OrderedDict[Run, None]] = {}
-        self._count = 0
+        self.count = 0  # of all runs; to be read
 
     def __len__(self) -> int:
-        return self._count
+        return self.count
 
     def __iter__(self) -> Iterator[Run]:
         """Every run; those of one lane in the order in which they came."""
@@ -33,13 +33,13 @@ class Lanes:
         if lane is None:
             lane = self._lanes[stay] = OrderedDict()
         lane[run] = None
-        self._count += 1
+        self.count += 1
 
     def drop(self, run: Run) -> None:
         """Take out a run that is in."""
         lane = self._lanes[run.stay]
         del lane[run]
-        self._count -= 1
+        self.count -= 1
         if not lane:
             del self._lanes[run.stay]
 

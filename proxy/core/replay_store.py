@@ -9,6 +9,9 @@ from proxy.core.replay_lanes import Lanes
 from proxy.core.replay_numbers import RunNumbers
 from proxy.core.replay_values import Done, Run, RunState
 
+OVERHEAD = 512
+"""Bytes that a kept answer takes beside its body, roughly."""
+
 # Bound once: reading a member of an enumeration is slow in Python 3.11.
 _IN_FLIGHT, _UNKNOWN, _DONE = RunState.IN_FLIGHT, RunState.UNKNOWN, RunState.DONE
 _LOST, _OVER = RunState.LOST, RunState.OVER
@@ -36,7 +39,7 @@ class RunStore:
         self._answers: deque[Run] = deque()  # those with an answer, oldest first; stale ones too
 
     def __len__(self) -> int:
-        return len(self._in_flight) + len(self._unknown) + len(self._finished)
+        return self._in_flight.count + self._unknown.count + self._finished.count
 
     def __iter__(self) -> Iterator[Run]:
         """Every known run: unknown, in flight, finished."""
@@ -88,7 +91,7 @@ class RunStore:
 
     def has_room(self, now: float) -> bool:
         """Whether one more can be known, after something finished had to go if need be."""
-        if len(self) < self._most:
+        if self._in_flight.count + self._unknown.count + self._finished.count < self._most:
             return True
         oldest = self._finished.first()
         if oldest is None:
@@ -125,7 +128,7 @@ class RunStore:
 
     def keep(self, run: Run, done: Done, now: float) -> None:
         """Let a finished run stay, with its answer if there is room for that."""
-        size = 0 if done.kept is None else done.kept.size
+        size = 0 if done.kept is None else len(done.kept.body) + OVERHEAD
         if size > self._most_bytes:
             done, size = Done(None, done.success), 0
         run.state, run.done = _DONE, done
@@ -133,8 +136,12 @@ class RunStore:
         if size:
             run.size = size
             self.bytes += size
-            self._answers.append(run)
-            self._fit()
+            answers = self._answers
+            answers.append(run)
+            if self.bytes > self._most_bytes or not answers[0].size:
+                self._fit()
+            elif len(answers) > 2 * self._finished.count + 64:
+                self._answers = deque(each for each in answers if each.size)
 
     def succeeded(self, run: Run) -> None:
         """This is the last success of its scope; if it is not kept, none that is known is."""
@@ -205,8 +212,6 @@ class RunStore:
         answers = self._answers
         while self.bytes > self._most_bytes or not answers[0].size:
             self._strip(answers.popleft())
-        if len(answers) > 2 * len(self._finished) + 64:
-            self._answers = deque(run for run in answers if run.size)
 
     def _strip(self, run: Run) -> None:
         if run.done is not None and run.size:

@@ -17,6 +17,7 @@ from proxy.core.model import Kind
 from proxy.core.replay import ReplayGuard, Step
 from proxy.core.replay_dump import dump, load
 from proxy.core.replay_events import EventGuard
+from proxy.core.replay_store import OVERHEAD
 from proxy.core.replay_values import Done, Full, Replay, Run, Wait
 
 HOLD = 1000.0
@@ -192,7 +193,7 @@ class Machine(RuleBasedStateMachine):
     @invariant()
     def bytes_are_counted(self) -> None:
         kept = [run.done.kept for run in self.guard.store if run.done is not None]
-        assert self.guard.store.bytes == sum(each.size for each in kept if each is not None)
+        assert self.guard.store.bytes == sum(len(each.body) + OVERHEAD for each in kept if each)
 
 
 class Roomy(Machine):
@@ -247,7 +248,7 @@ class Cramped(Machine):
     """With room for next to nothing: what was finished may be forgotten, what is open never."""
 
     def new_guard(self) -> ReplayGuard:
-        return ReplayGuard(most=2, most_bytes=600, hold=HOLD)
+        return ReplayGuard(most=2, most_bytes=2 * OVERHEAD, hold=HOLD)
 
     def asked(self, key: bytes, tool_call_id: str | None) -> None:
         held = [run for run in self.model.of(key) if self.model.holds(run, self.now)]
@@ -279,7 +280,7 @@ class Cramped(Machine):
     @invariant()
     def it_keeps_to_its_limits(self) -> None:
         assert len(self.guard.store) <= 2
-        assert self.guard.store.bytes <= 600
+        assert self.guard.store.bytes <= 2 * OVERHEAD
 
 
 TestRoomy = Roomy.TestCase
