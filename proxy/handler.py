@@ -52,7 +52,6 @@ from proxy.relay import Settled
 _HEALTH, _LLM, _OTHER, _READ = RouteId.HEALTH, Kind.LLM, Kind.OTHER, Effect.READ
 
 
-REPLAYED = (b"x-callsplit-replayed", b"true")
 IDEMPOTENCY_KEY = b"idempotency-key"  # draft-ietf-httpapi-idempotency-key-header
 
 
@@ -179,7 +178,7 @@ class Handler:
         if taken is None:
             return self._last_answer(line, call, x, Ran.UNKNOWN)
         x.reason, x.outcome = Reason.REPLAYED, "ok"
-        return Reply(204, [REPLAYED])
+        return Reply(204)
 
     async def _repeat(
         self, line: Line, call: Call, step: Replay | Wait | Full, x: Exchange, patience: float
@@ -191,13 +190,14 @@ class Handler:
         outcome = await self._once.outcome(step, self._clock.now() + patience)
         if isinstance(outcome, Ran):
             return self._last_answer(line, call, x, outcome)
-        x.reason, x.outcome = Reason.REPLAYED, "ok" if outcome.success else "business_no"
         tool, kept = line.tools.get(call.tool), outcome.kept
+        if kept is None and not outcome.success:
+            return self._last_answer(line, call, x, Ran.NO)  # it said no, at great length
+        x.reason, x.outcome = Reason.REPLAYED, "ok" if outcome.success else "business_no"
         if kept is None:
             reply = done_answer(call, tool=tool, language=language_of(call, tool))
         else:
             reply = again(call, kept, tool.output_schema)
-        reply.headers.append(REPLAYED)
         return reply
 
     async def _run(

@@ -219,6 +219,18 @@ async def test_an_answer_that_broke_half_way_may_have_run() -> None:
     assert world.deliveries == (1, 0)
 
 
+async def test_a_no_that_was_too_long_to_keep_is_not_told_as_done() -> None:
+    body = b'{"success":false,"message":"' + b"no " * 40_000 + b'"}'
+    world = World(mcp=Network((200, body)))
+    asking = [asyncio.ensure_future(world.ask(BOOK)) for _ in range(2)]
+
+    first, twin = await asyncio.gather(*asking)
+
+    assert first.body == body
+    assert said(twin) == {"success": False, "message": world.line.tools.get("book").say.plain}
+    assert world.deliveries == (1, 0)
+
+
 async def test_what_did_not_run_is_tried_again() -> None:
     world = World(mcp=Network(REFUSED), webhook=Network(REFUSED, GOOD))
     assert said(await world.ask(BOOK))["success"] is False

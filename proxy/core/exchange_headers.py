@@ -12,6 +12,13 @@ from proxy.core.model import Call, Headers, Reason
 OWN = frozenset({b"x-callsplit-arm", b"x-callsplit-reason", b"x-request-id"})
 """Names in which only callsplit speaks to a caller."""
 
+OF_KEPT = frozenset({b"x-callsplit-replayed", b"x-callsplit-age", b"x-callsplit-stale"})
+"""Likewise, of answers that are given again."""
+
+_ALL = OWN | OF_KEPT
+_REPLAYED = (b"x-callsplit-replayed", b"true")
+_FROM_MEMORY = frozenset({Reason.REPLAYED, Reason.CACHED})
+
 
 def headers_for_arms(call: Call, x: Exchange) -> Headers:
     """What every arm hears of an exchange beside the caller's own headers."""
@@ -26,7 +33,8 @@ def headers_for_arms(call: Call, x: Exchange) -> Headers:
 
 def headers_for_caller(headers: Headers, x: Exchange) -> Headers:
     """An answer's headers, and what they tell of us; an arm cannot speak in our name."""
-    kept = [field for field in headers if field[0].lower() not in OWN]
+    own = OWN if x.reason in _FROM_MEMORY else _ALL
+    kept = [field for field in headers if field[0].lower() not in own]
     if x.reason is not None:
         kept += _answered(x.arm, x.reason)
     kept.append((b"x-request-id", x.request_id.encode()))
@@ -35,4 +43,5 @@ def headers_for_caller(headers: Headers, x: Exchange) -> Headers:
 
 @lru_cache(maxsize=256)  # of closed sets
 def _answered(arm: str, reason: Reason) -> tuple[tuple[bytes, bytes], ...]:
-    return (b"x-callsplit-arm", arm.encode()), (b"x-callsplit-reason", reason.encode())
+    told = ((b"x-callsplit-arm", arm.encode()), (b"x-callsplit-reason", reason.encode()))
+    return (*told, _REPLAYED) if reason is Reason.REPLAYED else told

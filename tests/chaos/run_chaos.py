@@ -15,10 +15,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-REPEATS = False
+REPEATS = True
 """Agents repeat their writes, and Retell its requests: only the replay guard makes that safe."""
 
-OUTBOX = False
+OUTBOX = True
 """Events that no arm takes are answered 2xx and delivered later."""
 
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import pytest
+
 from proxy.core.exchange import Exchange
 from proxy.core.exchange_headers import headers_for_arms, headers_for_caller
 from proxy.core.model import Call, Head, Kind, Reason
@@ -72,6 +74,23 @@ def test_an_arm_cannot_speak_in_our_name() -> None:
     assert told[0] == (b"X-Other", b"1")
     assert [value for name, value in told if name.lower() == b"x-callsplit-arm"] == [b"mcp"]
     assert len(told) == 4
+
+
+@pytest.mark.parametrize(
+    "name", [b"x-callsplit-replayed", b"X-Callsplit-Age", b"x-callsplit-stale"]
+)
+def test_only_what_is_given_again_is_marked_so(name: bytes) -> None:
+    """The cache's own marks stand in its answers already; an arm's never get through."""
+    assert name.lower() not in dict(headers_for_caller([(name, b"1")], exchange()))
+    if name != b"x-callsplit-replayed":
+        kept = headers_for_caller([(name, b"1")], exchange(Reason.CACHED))
+        assert (name, b"1") in kept
+
+
+def test_a_replay_is_marked_so() -> None:
+    told = headers_for_caller([], exchange(Reason.REPLAYED))
+
+    assert (b"x-callsplit-replayed", b"true") in told
 
 
 def test_a_refusal_names_no_arm() -> None:

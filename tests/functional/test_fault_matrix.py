@@ -37,7 +37,7 @@ from tests.functional.wire import Answer, until
 RUNS = int(os.environ.get("MATRIX_RUNS", "20"))
 """Runs of each cell."""
 
-GUARDED = False
+GUARDED = True
 """The replay guard stands on the path: without it a repeat is a request like any other."""
 
 AT_ONCE = 100

@@ -14,7 +14,6 @@ NOT_YET = frozenset(
         "tools.*.annotations",
         "rollout",
         "state",
-        "state_dir",
         "metrics.enabled",
     }
 )

@@ -13,13 +13,11 @@ def test_what_is_written_and_does_nothing_yet_is_listed_once() -> None:
     written = document(
         rollout={"steps": [10, 50]},
         tools={"get.slots": {"effect": "read", "description": "Slots."}},
-        state_dir="/var/lib/callsplit",
     )
     written["backends"]["mcp"]["breaker"] = {"failures": 3, "slow": "1s"}  # in force
 
     assert not_in_force(rules(**written)) == [
         "rollout",
-        "state_dir",
         "tools.get.slots.description",
     ]
 
