@@ -221,8 +221,11 @@ async def test_an_answer_that_broke_half_way_may_have_run() -> None:
 
 async def test_a_no_that_was_too_long_to_keep_is_not_told_as_done() -> None:
     body = b'{"success":false,"message":"' + b"no " * 40_000 + b'"}'
-    world = World(mcp=Network((200, body)))
+    gate = Gate((200, body))
+    world = World(mcp=Network(gate))
     asking = [asyncio.ensure_future(world.ask(BOOK)) for _ in range(2)]
+    await until(lambda: world.mcp.seen)
+    gate.open.set()
 
     first, twin = await asyncio.gather(*asking)
 
