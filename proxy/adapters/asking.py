@@ -10,7 +10,7 @@ from proxy.core.expect import LIMIT, Expected
 from proxy.core.model import Call, Headers, Outbound, Reply
 from proxy.core.probe_call import USER_AGENT
 from proxy.core.verdict import judge_reply
-from proxy.errors import ProbeFailed
+from proxy.errors import ProbeFailed, UpstreamFailed
 from proxy.ports import Arm
 
 _HEADERS: Final[Headers] = [(b"accept", b"*/*"), (b"user-agent", USER_AGENT)]
@@ -49,6 +49,13 @@ async def ask(arm: Arm, asking: Asking, deadline: float) -> None:
         await own(send)
     else:
         await arm.upstream.connect(deadline=deadline)
+
+
+def never_got_there(failure: Exception) -> bool:
+    """Every connection was in use: that says nothing of the arm."""
+    behind = failure.__cause__ or failure.__context__  # A backend tells it as its own failure.
+    cause = behind if isinstance(failure, ProbeFailed) else failure
+    return isinstance(cause, UpstreamFailed) and cause.why == "full"
 
 
 async def _call(arm: Arm, call: Call, send: Send) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
-from proxy.adapters.asking import Asking, ask
+from proxy.adapters.asking import Asking, ask, never_got_there
 from proxy.adapters.tasks import Tasks
 from proxy.core.breaker import Breaker, Permit, Transition
 from proxy.core.health import Health, HealthConfig, ProbeResult
@@ -142,7 +142,7 @@ class Prober:
         except TimeoutError:
             detail = "timeout: no answer in time"
         except (ProbeFailed, UpstreamFailed) as failure:
-            if isinstance(failure, UpstreamFailed) and failure.why == "full":
+            if never_got_there(failure):
                 return None
             detail = str(failure) or "not well"
         except Exception as bug:  # of a user's backend: it must not end the probing

@@ -9,8 +9,9 @@ import orjson
 import pytest
 
 from backends.base import BackendConfig, Send
+from backends.mcp import McpBackend
 from backends.tools import ToolsBackend
-from proxy.adapters.asking import Asking, ask
+from proxy.adapters.asking import Asking, ask, never_got_there
 from proxy.core.arm_breaker import ArmBreaker
 from proxy.core.body_verdicts import BodyVerdicts
 from proxy.core.breaker_values import BreakerConfig
@@ -51,6 +52,7 @@ class Endpoint:
         self.reply = reply or Reply(200)
         self.sent: list[Outbound] = []
         self.deadlines: list[float] = []
+        self.fails: Exception | None = None
 
     async def send(
         self,
@@ -65,6 +67,8 @@ class Endpoint:
         assert not extra
         self.sent.append(outbound)
         self.deadlines.append(deadline)
+        if self.fails is not None:
+            raise self.fails
         return self.reply
 
     async def connect(self, *, deadline: float) -> None:
@@ -80,6 +84,16 @@ class Plain:
 
     async def handle(self, call: Call, send: Send) -> Reply:
         return await send(Outbound("POST", "/hook", list(call.head.end_to_end), call.body))
+
+
+class Wrapping(Plain):
+    """A backend whose probe tells every failure as its own."""
+
+    async def probe(self, send: Send) -> None:
+        try:
+            await send(Outbound("POST", "/own", []), dispatches=False)
+        except UpstreamFailed:
+            raise ProbeFailed("my own words")  # noqa: B904
 
 
 class Own(Plain):
@@ -222,3 +236,21 @@ async def test_a_tool_is_asked_through_the_backend_in_the_arms_own_language() ->
     assert outbound.target == "/api/tools"
     assert orjson.loads(outbound.body) == {"tool": "get_slots", "arguments": {"date": "tomorrow"}}
     assert (b"authorization", b"Bearer ours") in outbound.headers
+
+
+@pytest.mark.parametrize(
+    ("why", "nothing_said"), [("full", True), ("connect", False), ("timeout", False)]
+)
+async def test_a_full_pool_is_told_from_a_failing_arm_also_through_a_backend(
+    why: str, nothing_said: bool
+) -> None:
+    failure = UpstreamFailed(why, "x", sent=False)
+    assert never_got_there(failure) is nothing_said
+    for wrapped in (McpBackend(BackendConfig("mcp", path="/mcp")), Wrapping()):
+        endpoint = Endpoint()
+        endpoint.fails = failure
+        with pytest.raises(ProbeFailed) as caught:
+            await ask(arm(endpoint, wrapped), Asking(), 7.0)
+
+        assert never_got_there(caught.value) is nothing_said
+    assert not never_got_there(ProbeFailed("down"))
