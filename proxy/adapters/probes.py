@@ -53,6 +53,7 @@ class Prober:
         self._watch = watch
         self._jitter = jitter
         self._woken = asyncio.Event()
+        self._under_way: asyncio.Timeout | None = None  # of the probe, while there is one
         self._latest: ProbeResult | None = None
         self._health: Health | None = None
         self.adopt(probed)
@@ -74,8 +75,13 @@ class Prober:
         return latest
 
     def adopt(self, probed: Probed) -> None:
-        """Go on under changed rules: what is known stays, and a probe under way goes on."""
-        self._probed = probed
+        """Go on under changed rules: what is known stays, and a probe under way goes on.
+
+        Unless the arm has moved: what the probe would hear is of where it was.
+        """
+        moved, self._probed = probed.arm.upstream is not self._probed.arm.upstream, probed
+        if moved and self._under_way is not None and not self._under_way.expired():
+            self._under_way.reschedule(asyncio.get_running_loop().time())
         config, health, now = probed.health, self._health, self._clock.now()
         if config is None:
             self._health = None
@@ -124,7 +130,7 @@ class Prober:
             self._cut(leased)
             raise
         if probed.arm.upstream is not self._probed.arm.upstream:
-            self._cut(leased)  # What it heard is of where the arm was before a reload.
+            self._cut(leased)
         elif result is None:
             self._postpone()
         else:
@@ -137,7 +143,7 @@ class Prober:
         if patience is None:
             patience = min(arm.timeout, arm.breaker.config.probe_lease)
         try:
-            async with asyncio.timeout(patience + GRACE):
+            async with asyncio.timeout(patience + GRACE) as self._under_way:
                 await ask(arm, probed.asking, began + patience)
         except TimeoutError:
             detail = "timeout: no answer in time"
@@ -148,6 +154,8 @@ class Prober:
         except Exception as bug:  # of a user's backend: it must not end the probing
             self._watch.crashed(f"probe {arm.name}", bug)
             detail = f"crashed: {type(bug).__name__}"
+        finally:
+            self._under_way = None
         ms = (self._clock.now() - began) * 1000
         return ProbeResult(not detail, self._clock.wall_ms(), ms, detail)
 

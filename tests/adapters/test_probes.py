@@ -519,7 +519,7 @@ async def test_a_probe_under_way_outlives_a_reload() -> None:
         assert own.asked.empty()
 
 
-async def test_what_a_probe_heard_of_an_old_address_is_forgotten() -> None:
+async def test_a_probe_of_an_old_address_is_given_up_at_once() -> None:
     own = Own()
     desk = Desk(own, health=HealthConfig(unhealthy_after=1))
     desk.half_open()
@@ -527,7 +527,6 @@ async def test_what_a_probe_heard_of_an_old_address_is_forgotten() -> None:
     await own.asked.get()
     moved = Arm("mcp", own, Endpoint(), desk.breaker, 2.0)
     desk.prober.adopt(Probed(moved, lambda: True, HealthConfig(unhealthy_after=1)))
-    own.answers.put_nowait(ProbeFailed("down"))
     await looking
 
     assert desk.prober.result is None
@@ -535,6 +534,19 @@ async def test_what_a_probe_heard_of_an_old_address_is_forgotten() -> None:
     own.answers.put_nowait(None)
     await desk.prober.look()
     assert desk.breaker.snapshot(0.0).probed
+
+
+async def test_an_arm_that_moves_twice_in_a_moment_gives_its_probe_up_once() -> None:
+    own = Own()
+    desk = Desk(own, health=HealthConfig())
+    looking = asyncio.ensure_future(desk.prober.look())
+    await own.asked.get()
+    for _ in range(2):
+        desk.prober.adopt(Probed(Arm("mcp", own, Endpoint(), desk.breaker, 2.0), lambda: True))
+        await asyncio.sleep(0)
+    await looking
+
+    assert desk.prober.result is None
 
 
 async def test_a_probe_that_is_given_up_makes_room_for_the_next_at_once() -> None:
