@@ -51,3 +51,27 @@ def test_the_defaults_are_those_of_the_documents() -> None:
     assert (backend.timeout, backend.connect_timeout, backend.connections) == (30.0, 0.25, 256)
     assert (breaker.failures, breaker.open_for, breaker.half_open) == (5, 60.0, 3)
     assert backend.health is None
+
+
+@pytest.mark.parametrize("rate", ["failure_rate", "slow_rate"])
+def test_a_rate_that_any_attempt_would_reach_is_none(rate: str) -> None:
+    for fine in (1, "12.5%", 100):
+        Backend.model_validate({"handler": "webhook", "breaker": {rate: fine}})
+    for wrong in (0, "0%", 101, "half"):
+        with pytest.raises(ValidationError):
+            Backend.model_validate({"handler": "webhook", "breaker": {rate: wrong}})
+
+
+@pytest.mark.parametrize("verdict", ["success", "failure", "", None, 5])
+def test_a_body_can_only_say_that_it_failed_or_declined(verdict: Any) -> None:
+    said = [{"when": {"a": 1}, "verdict": verdict}]
+
+    with pytest.raises(ValidationError):
+        Backend.model_validate({"handler": "webhook", "body_verdicts": said})
+
+
+def test_what_a_body_says_is_shown_as_it_was_written() -> None:
+    said = [{"when": {"error.code": {"in": [1, 2]}}, "verdict": "business_no"}]
+    backend = Backend.model_validate({"handler": "webhook", "body_verdicts": said})
+
+    assert backend.model_dump(mode="json")["body_verdicts"] == said

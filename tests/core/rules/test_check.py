@@ -85,6 +85,25 @@ def test_one_fault_throws_no_shadow(written: dict[str, Any], expected: list[str]
     assert told(written) == expected
 
 
+def test_a_faulty_verdict_hides_neither_its_neighbours_nor_what_follows() -> None:
+    written = document()
+    written["backends"]["mcp"]["body_verdicts"] = [
+        5,
+        {"when": {"a": 1}, "verdict": "odd"},
+        {"when": {}, "verdict": "failed"},
+        {"verdict": "failed"},
+    ]
+    written["backends"]["mcp"]["health"] = {"probe": "zzz"}
+
+    assert set(told(written)) == {
+        "backends.mcp.body_verdicts.0",
+        "backends.mcp.body_verdicts.1.verdict",
+        "backends.mcp.body_verdicts.2.when",
+        "backends.mcp.body_verdicts.3.when",
+        "backends.mcp.health.probe",
+    }
+
+
 def test_required_keys_that_are_missing_hide_nothing() -> None:
     written = document(split={"otherwise": "webhok", "overrides": [{"percent": 5}]})
     written["backends"]["extra"] = {}
