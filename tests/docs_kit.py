@@ -158,7 +158,8 @@ class Sidecar:
 @contextlib.contextmanager
 def serving(folder: Path, rules: dict[str, Any], secrets: Mapping[str, str]) -> Iterator[Sidecar]:
     """Run `callsplit serve` with these rules on free ports; it must end well."""
-    (folder / "rules.yaml").write_text(json.dumps(rules))  # JSON is YAML
+    kept = {"state_dir": str(folder / "state"), **rules}  # Of its own: others run beside it.
+    (folder / "rules.yaml").write_text(json.dumps(kept))  # JSON is YAML
     environment = {
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         "COLUMNS": "160",
