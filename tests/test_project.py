@@ -21,9 +21,9 @@ ROOT = Path(__file__).parent.parent
 CORE_MAY_IMPORT = {  # whatever is not listed reads a clock or the world until proved otherwise
     "mmh3", "orjson", "msgspec", "pydantic", "pydantic_core",
     "__future__", "base64", "binascii", "bisect", "collections", "copy", "dataclasses", "datetime",
-    "difflib", "email.utils", "enum", "functools", "hashlib", "hmac", "ipaddress", "itertools",
-    "json", "math", "operator", "re", "string", "struct", "types", "typing", "unicodedata",
-    "urllib.parse", "zlib",
+    "difflib", "email.utils", "enum", "functools", "hashlib", "heapq", "hmac", "ipaddress",
+    "itertools", "json", "math", "operator", "re", "string", "struct", "types", "typing",
+    "unicodedata", "urllib.parse", "zlib",
 }  # fmt: skip
 IMPURE = {  # calls that need no import, or hide in a module that is allowed
     "open", "print", "input", "exec", "eval", "compile", "__import__", "breakpoint",
