@@ -35,9 +35,10 @@ class Backend(Protocol):
     `handle` raises only what `send` raises.  It sets `Reply.verdict` where status and body
     alone would misjudge the answer, and leaves it None otherwise.
     A backend may also have `async def probe(self, send: Send) -> None`, a harmless request that
-    raises `proxy.errors.ProbeFailed` if the arm is not well; without one, callsplit asks
-    `health.path`, or only connects.  And it may have `def is_read_only(self, tool: str) -> bool`,
-    if its server says of itself which tools change nothing.
+    raises `proxy.errors.ProbeFailed` if the arm is not well; it is asked unless the rules name
+    `health.path` or a tool, and without it callsplit only connects.  And it may have
+    `def is_read_only(self, tool: str) -> bool`, if its server says of itself which tools change
+    nothing.
     """
 
     kinds: frozenset[Kind]

@@ -35,6 +35,6 @@ def of_when(path: Path, at: str, message: str, *, what: str = "when") -> Finding
     if not at:
         return Finding(path, f"`{what}` {message}")
     message, _, hint = message.partition("; ")
-    name = at.rpartition(".")[2]
+    name = at if message.startswith("is no path") else at.rpartition(".")[2]
     where = f"item {int(name) + 1}:" if name.isdigit() else f"'{name}'"
     return Finding((*path, at), f"{where} {message}", hint, at_key=message.startswith("is no "))

@@ -17,3 +17,4 @@ def test_a_fault_below_a_when_names_its_key_or_its_item() -> None:
         (*path, "a.in.0"), "item 1: must be text", "add quotes"
     )
     assert of_when(path, "agent", "is no field").at_key
+    assert of_when(path, "a..b", "is no path: ...").message == "'a..b' is no path: ..."
