@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any
 
 from msgspec import Struct
 
@@ -13,18 +13,15 @@ from proxy.core.breaker_values import Permit
 from proxy.core.dialects.answers import EVENTS
 from proxy.core.dialects.headers import media_type
 from proxy.core.exchange import Attempt, Exchange
-from proxy.core.model import Call, Headers, Kind, Ran, Reason, Reply, Verdict
+from proxy.core.model import Call, Headers, Kind, Reason, Reply, Verdict
 from proxy.core.rescue import (
     attempt_deadline,
-    combine,
-    in_time,
-    may_rescue,
-    rescue_reason,
 )
 from proxy.core.soundness import unsound
 from proxy.core.tool_table import Terms
 from proxy.core.verdict import BREAKER_OPEN, CUT, judge_failure, judge_reply
 from proxy.errors import UpstreamFailed
+from proxy.hedged import Start
 from proxy.once import Ticket
 from proxy.ports import Arm, Clock, Watch
 from proxy.relay import Sender, Settled, let_go
@@ -40,10 +37,6 @@ LATE = judge_failure(UpstreamFailed("timeout", "it may still answer", sent=True)
 
 _OTHER = Kind.OTHER  # Bound once: reading a member of an enumeration is slow in Python 3.11.
 _FIRST, _SECOND = (b"x-callsplit-attempt", b"1"), (b"x-callsplit-attempt", b"2")
-
-Start: TypeAlias = Callable[
-    [Coroutine[Any, Any, Reply | Exception], str], "asyncio.Task[Reply | Exception]"
-]
 
 
 class Plan(Struct, gc=False):
@@ -67,34 +60,6 @@ class Attempts:
         self._clock = clock
         self._watch = watch
         self._start = start
-
-    async def run(self, call: Call, plan: Plan, x: Exchange) -> tuple[Reply | None, Verdict, Ran]:
-        """The attempt, and at most one rescue.
-
-        The answer with its verdict, None if nobody gave one; and what all attempts may have run.
-        """
-        reply, first = await self.one(plan.arm, call, plan, x)
-        if x.ended:  # It came late: nobody but the guard wants to know.
-            return reply if first.delivers else None, first, first.ran
-        if reply is not None and (first.delivers or call.kind is _OTHER):
-            x.arm, x.reason = plan.arm.name, plan.reason
-            x.outcome = "business_no" if first.label == "business_no" else "ok"
-            return reply, first, first.ran
-        if plan.other is None or not self._may_rescue(call, plan, first):
-            return None, first, first.ran
-        reply, second = await self.one(plan.other, call, plan, x, rescue=True)
-        if reply is None or not second.delivers:
-            return None, second, combine(first.ran, second.ran)
-        if x.ended:
-            return reply, second, second.ran
-        x.arm, x.reason, x.outcome = plan.other.name, rescue_reason(first), "rescued"
-        self._watch.rescued(plan.arm.name, x.reason.removeprefix("rescue_"))
-        return reply, second, second.ran
-
-    def _may_rescue(self, call: Call, plan: Plan, first: Verdict) -> bool:
-        return may_rescue(first, plan.terms.effect, call.kind) and in_time(
-            self._clock.now(), budget_ends=plan.budget_ends, min_attempt=plan.min_attempt
-        )
 
     async def one(
         self, arm: Arm, call: Call, plan: Plan, x: Exchange, *, rescue: bool = False

@@ -14,7 +14,7 @@ import asyncio
 from collections.abc import Callable
 from functools import partial
 
-from proxy.attempt import STATUS_ONLY, TIMED, Attempts, Plan, Start
+from proxy.attempt import STATUS_ONLY, TIMED, Attempts, Plan
 from proxy.cached import Cached, Fetch
 from proxy.core.dialects.kept import again, keep
 from proxy.core.dialects.last_answer import done_answer, last_answer
@@ -43,6 +43,8 @@ from proxy.core.rules.tools import Tool
 from proxy.core.verdict import SUCCESS
 from proxy.edge import Visit
 from proxy.errors import ClientGone, Refused, UpstreamFailed
+from proxy.hedged import Start
+from proxy.hedging import Hedging
 from proxy.line import Line
 from proxy.once import Heard, Once, Ticket
 from proxy.ports import Clock, Incoming, Outbox, Watch
@@ -81,7 +83,8 @@ class Handler:
         self._once = once
         self._cached = cached
         self._outbox = outbox
-        self._attempts = Attempts(clock=clock, watch=watch, start=start)
+        attempts = Attempts(clock=clock, watch=watch, start=start)
+        self._hedging = Hedging(attempts, clock=clock, watch=watch, start=start)
 
     async def handle(self, incoming: Incoming) -> Reply:
         """Answer one request; the only place where an error becomes an answer."""
@@ -226,7 +229,7 @@ class Handler:
             and (found := self._cached.look(call, plan.arm.name, x.started)) is not None
         ):
             return await self._share(line, call, plan, found, x)
-        reply, verdict, ran = await self._attempts.run(call, plan, x)
+        reply, verdict, ran = await self._hedging.run(call, plan, x)
         if plan.terms.effect is not _READ and ran is not Ran.NO:
             self._cached.wrote(call)
         if reply is None and call.kind in STATUS_ONLY:
@@ -262,7 +265,7 @@ class Handler:
             patience = plan.budget_ends - plan.min_attempt
             if found.twin and (reply := await self._cached.join(found, patience)) is not None:
                 return self._kept(reply, found.arm, x)
-            reply, verdict, ran = await self._attempts.run(call, plan, x)
+            reply, verdict, ran = await self._hedging.run(call, plan, x)
             if reply is not None:
                 found.keep(keep(call, reply, verdict=verdict), x.arm)
                 return reply
@@ -335,6 +338,7 @@ class Handler:
     async def _pass_through(self, line: Line, visit: Visit, body: bytes, x: Exchange) -> Reply:
         """A path that is not ours: forwarded as it is, every status relayed, never split."""
         assert line.passthrough is not None
+        line.edge.shed(Kind.PASSTHROUGH)
         arm, head = line.arms[line.passthrough], visit.head
         x.kind, x.reason = Kind.PASSTHROUGH, Reason.PASSTHROUGH
         headers = headers_for_arms(Call(x.kind, head), x)

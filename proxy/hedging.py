@@ -1,4 +1,4 @@
-"""The first attempt of an exchange; beside a slow one that only reads, a second."""
+"""All tries of an exchange: the attempt, a second beside a slow one that only reads, the rescue."""
 
 from __future__ import annotations
 
@@ -9,11 +9,14 @@ from typing import Any, NamedTuple, TypeAlias
 from proxy.attempt import Attempts, Plan
 from proxy.core.exchange import Attempt, Exchange
 from proxy.core.hedge import hedge_after
-from proxy.core.model import Call, Reply, Verdict
+from proxy.core.model import Call, Kind, Ran, Reason, Reply, Verdict
+from proxy.core.rescue import combine, in_time, may_rescue, rescue_reason
 from proxy.core.verdict import CUT
 from proxy.hedged import Start, hedged
 from proxy.ports import Arm, Clock, Watch
 from proxy.relay import let_go
+
+_OTHER = Kind.OTHER  # Bound once: reading a member of an enumeration is slow in Python 3.11.
 
 _Ended: TypeAlias = tuple[Reply | None, Verdict]
 
@@ -33,7 +36,7 @@ class Tried(NamedTuple):
 
 
 class Hedging:
-    """Tries an arm, within its retry budget another beside it."""
+    """Tries an arm, another beside it within the retry budget, another after it if that is safe."""
 
     def __init__(self, attempts: Attempts, *, clock: Clock, watch: Watch, start: Start) -> None:
         self._attempts = attempts
@@ -41,12 +44,52 @@ class Hedging:
         self._watch = watch
         self._start = start
 
+    async def run(self, call: Call, plan: Plan, x: Exchange) -> tuple[Reply | None, Verdict, Ran]:
+        """The attempt, and at most one at the other arm.
+
+        The answer with its verdict, None if nobody gave one; and what all attempts may have run.
+        """
+        arm, failed, both = plan.arm, None, False
+        if plan.terms.hedge:
+            arm, reply, first, both, failed = await self.first(call, plan, x)
+        else:  # What nearly every exchange comes to.
+            arm.retries.asked(self._clock.now())
+            reply, first = await self._attempts.one(arm, call, plan, x)
+        if x.ended:  # It came late: nobody but the guard wants to know.
+            return reply if first.delivers else None, first, first.ran
+        if reply is not None and (first.delivers or call.kind is _OTHER):
+            self._answered(arm, first, failed, plan, x)
+            return reply, first, first.ran
+        if both or plan.other is None or not self._may_rescue(call, plan, first):
+            return None, first, first.ran
+        reply, second = await self._attempts.one(plan.other, call, plan, x, rescue=True)
+        if reply is None or not second.delivers:
+            return None, second, combine(first.ran, second.ran)
+        if not x.ended:
+            self._answered(plan.other, second, first, plan, x)
+        return reply, second, second.ran
+
+    def _answered(
+        self, arm: Arm, verdict: Verdict, failed: Verdict | None, plan: Plan, x: Exchange
+    ) -> None:
+        """Say who answered, and why it was not the arm that was decided for."""
+        no = verdict.label == "business_no"
+        x.arm, x.reason, x.outcome = arm.name, plan.reason, "business_no" if no else "ok"
+        if failed is not None:
+            x.reason, x.outcome = rescue_reason(failed), "rescued"
+            self._watch.rescued(plan.arm.name, x.reason.removeprefix("rescue_"))
+        elif arm is not plan.arm:
+            x.reason = Reason.HEDGED
+
+    def _may_rescue(self, call: Call, plan: Plan, first: Verdict) -> bool:
+        return may_rescue(first, plan.terms.effect, call.kind) and in_time(
+            self._clock.now(), budget_ends=plan.budget_ends, min_attempt=plan.min_attempt
+        )
+
     async def first(self, call: Call, plan: Plan, x: Exchange) -> Tried:
-        """Try `plan.arm`."""
+        """Try `plan.arm`, and beside it the other one as soon as this takes longer than usual."""
         arm, terms, began = plan.arm, plan.terms, self._clock.now()
         arm.retries.asked(began)
-        if not terms.hedge:
-            return Tried(arm, *await self._attempts.one(arm, call, plan, x))
         after = None
         if (other := plan.other) is not None:
             after = hedge_after(

@@ -50,6 +50,7 @@ def rules(mcp: Origin, webhook: Origin, **sections: Any) -> Document:
             SLOTS: {"effect": "read"},
         },
         "limits": {"tools_per_minute": None, "ip_per_minute": None},
+        "outbox": {"enabled": False},
         "metrics": {"namespace": "t"},
     }
     return merged(whole, sections)

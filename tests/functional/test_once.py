@@ -321,7 +321,7 @@ async def test_an_event_that_was_taken_is_not_delivered_again(world: World) -> N
 
 async def test_an_event_that_nobody_took_is_delivered_again(world: World) -> None:
     world.webhook.play = in_turn(answers(b"", status=b"500 E"), answers(b"{}"))
-    sidecar = await world.sidecar(outbox={"enabled": False})
+    sidecar = await world.sidecar()
 
     first, second = [await sidecar.post("/retell", event("call_ended")) for _ in range(2)]
 

@@ -29,7 +29,7 @@ from tests.redis_kit import redis_server
 
 KEY = "key_outbox_0123456789"
 QUICK: dict[str, Any] = {
-    "outbox": {"retry_first": "40ms", "retry_max": "200ms"},
+    "outbox": {"enabled": True, "retry_first": "40ms", "retry_max": "200ms"},
     "backends": {
         "mcp": {"breaker": {"open_for": "200ms", "open_max": "200ms"}},
         "webhook": {"breaker": {"open_for": "200ms", "open_max": "200ms"}},

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from proxy.core.hedge import SAMPLES
 from tests.functional.conftest import World
 from tests.functional.kit import BOOK, PENDING, SAY, SLOTS, Sidecar, event, function, tools_call
 from tests.functional.wire import (
@@ -29,7 +30,6 @@ from tests.functional.wire import (
 )
 
 FROM_WEBHOOK = b'{"from":"webhook"}'
-NO_OUTBOX = {"enabled": False}
 NEVER = f"{DEADLINE * 6:.0f}s"
 """Longer than any test waits: what ends before was ended by the budget."""
 
@@ -83,7 +83,6 @@ async def test_what_retell_times_itself_is_answered_before_it_does(world: World,
     sidecar = await world.sidecar(
         backends={"webhook": {"timeout": NEVER}},
         fallback={"budget": {kind: "400ms"}},
-        outbox=NO_OUTBOX,
     )
     answer = await sidecar.post("/retell", event() if kind == "event" else inbound())
 
@@ -124,7 +123,7 @@ async def test_with_both_arms_down_everybody_hears_so_at_once_and_nobody_storms(
         await world.webhook.refuse()
     else:
         world.mcp.play = world.webhook.play = dies
-    sidecar = await world.sidecar(outbox=NO_OUTBOX)
+    sidecar = await world.sidecar()
 
     got = [await sidecar.call(SLOTS, f"id_{n}") for n in range(40)]
     told = await sidecar.post("/retell", event())
@@ -231,7 +230,7 @@ async def crowd(sidecar: Sidecar, world: World, count: int) -> list[asyncio.Task
 async def test_beyond_the_limit_callers_hear_say_and_events_come_again(world: World) -> None:
     go = asyncio.Event()
     world.webhook.play = waits(go, answers(FROM_WEBHOOK))
-    sidecar = await world.sidecar(split={"percent": 0}, limits={"in_flight": 10}, outbox=NO_OUTBOX)
+    sidecar = await world.sidecar(split={"percent": 0}, limits={"in_flight": 10})
     calls = await crowd(sidecar, world, 8)
 
     shed = await sidecar.post("/retell", event())
@@ -261,7 +260,9 @@ async def test_beyond_the_limit_callers_hear_say_and_events_come_again(world: Wo
 async def test_an_event_that_was_shed_waits_in_the_outbox(world: World) -> None:
     go = asyncio.Event()
     world.webhook.play = waits(go, answers(FROM_WEBHOOK))
-    sidecar = await world.sidecar(split={"percent": 0}, limits={"in_flight": 2})
+    sidecar = await world.sidecar(
+        split={"percent": 0}, limits={"in_flight": 2}, outbox={"enabled": True}
+    )
     calls = await crowd(sidecar, world, 1)
 
     taken = await sidecar.post("/retell", event(call_id="id_event"))
@@ -274,7 +275,7 @@ async def test_an_event_that_was_shed_waits_in_the_outbox(world: World) -> None:
 
 
 async def test_a_late_loop_sheds_events_first_then_the_rest(world: World) -> None:
-    sidecar = await world.sidecar(limits={"max_lag": "200ms"}, outbox=NO_OUTBOX)
+    sidecar = await world.sidecar(limits={"max_lag": "200ms"})
     lag, asked = sidecar.app.lag._lag, 0
 
     async def told() -> tuple[int, str]:
@@ -418,3 +419,72 @@ async def test_a_server_that_refuses_everybody_is_not_asked_twice_by_everybody(
     assert repeats.total("repeats_total", arm="mcp") == 30
     assert 3 <= given <= 12
     assert len(world.mcp.seen) - before <= 30 + 2 * given
+
+
+# -- Hedges.
+
+
+def hedged_reads(world: World) -> dict[str, Any]:
+    return {"tools": {SLOTS: {"effect": "read", "hedge": True}}}
+
+
+async def paced(sidecar: Sidecar) -> None:
+    """Enough answers that the arm's pace is known."""
+    for number in range(SAMPLES):
+        await sidecar.call(SLOTS, f"pace_{number}")
+
+
+async def test_the_other_arm_answers_a_read_whose_own_is_slow(world: World) -> None:
+    """The slow one is let go: its connection goes back, its breaker hears nothing."""
+    sidecar = await world.sidecar(**hedged_reads(world))
+    await paced(sidecar)
+    world.mcp.play = mcp(freezes)
+
+    answer = await sidecar.call(SLOTS, "id_slow")
+
+    assert (answer.body, answer.arm, answer.reason) == (FROM_WEBHOOK, "webhook", "hedged")
+    assert len(world.webhook.seen) == 1
+    (line,) = await sidecar.lines(1, call_id="id_slow")
+    assert [(each["arm"], each["verdict"]) for each in line["attempts"]] == [
+        ("webhook", "success"),
+        ("mcp", "cut"),
+    ]
+    assert line["outcome"] == "ok"
+    await sidecar.settled()
+    assert (await sidecar.breaker())["failures"] == 0
+    metrics = await sidecar.metrics()
+    assert metrics.total("hedges_total", outcome="won") == 1
+    assert metrics.total("rescues_total") == 0
+
+
+async def test_a_write_and_a_read_that_is_not_hedged_are_never_asked_of_both(world: World) -> None:
+    sidecar = await world.sidecar(
+        backends={"mcp": {"timeout": "300ms"}},
+        tools={SLOTS: {"effect": "read", "hedge": True}, BOOK: {"linger": "10ms"}},
+    )
+    await paced(sidecar)
+    world.mcp.play = mcp(freezes)
+
+    assert said(await sidecar.call(BOOK, "id_book")) == PENDING
+    assert not world.webhook.seen
+    assert (await sidecar.metrics()).total("hedges_total") == 0
+
+
+async def test_hedges_stop_where_the_retry_budget_does(world: World) -> None:
+    """An arm that has become slow is not asked twice by everybody."""
+    sidecar = await world.sidecar(
+        backends={"mcp": {"timeout": "400ms"}}, fallback={"retry_budget": "10%"},
+        **hedged_reads(world),
+    )  # fmt: skip
+    await paced(sidecar)
+    world.mcp.play = mcp(freezes)
+
+    got = await asyncio.gather(*[sidecar.call(SLOTS, f"id_{n}") for n in range(50)])
+
+    assert {answer.body for answer in got} == {FROM_WEBHOOK}
+    assert len(world.webhook.seen) == 50
+    metrics = await sidecar.metrics()
+    won = metrics.total("hedges_total", outcome="won")
+    assert metrics.total("hedges_total", outcome="refused") == 50 - won
+    assert 3 <= won <= 10
+    assert {answer.reason for answer in got} <= {"hedged", "rescue_timeout", "rescue_open"}

@@ -7,8 +7,6 @@ from proxy.core.rules.walk import values
 
 NOT_YET = frozenset(
     {
-        "fallback.retry_budget",
-        "tools.*.hedge",
         "tools.*.description",
         "tools.*.input_schema",
         "tools.*.annotations",
