@@ -215,7 +215,9 @@ class Attempts:
 def judged(reply: Reply, arm: Arm, kind: Kind) -> Verdict:
     """The verdict on an answer whose backend had none of its own."""
     body = reply.body if isinstance(reply.body, bytes) and kind not in STATUS_ONLY else None
-    return judge_reply(reply.status, reply.headers, body, not_executed=arm.not_executed)
+    return judge_reply(
+        reply.status, reply.headers, body, not_executed=arm.not_executed, by_rule=arm.by_rule
+    )
 
 
 async def caught(answer: Coroutine[Any, Any, Reply]) -> Reply | Exception:

@@ -174,13 +174,20 @@ async def test_a_tool_that_crashed_is_no_business_no(world: World, body: bytes) 
     assert (await plain.post(target, body)).reason == "rescue_body"
 
 
-async def test_what_a_webhook_says_in_its_own_words_is_read(world: World) -> None:
+@pytest.mark.parametrize(
+    ("target", "body"),
+    [("/mcp/call_a", tools_call(SLOTS)), ("/retell", function(SLOTS))],
+    ids=["mcp", "function"],
+)
+async def test_what_a_webhook_says_in_its_own_words_is_read(
+    world: World, target: str, body: bytes
+) -> None:
     world.webhook.play = answers(b'{"error":{"code":"DB_DOWN"}}')
     said = [{"when": {"error.code": "DB_DOWN"}, "verdict": "failed"}]
     webhook = {"body_verdicts": said}
     sidecar = await world.sidecar(split={"percent": 0}, backends={"webhook": webhook})
 
-    answer = await sidecar.post("/mcp/call_a", tools_call(SLOTS))
+    answer = await sidecar.post(target, body)
 
     assert answer.reason == "last_answer"
     assert b"DB_DOWN" not in answer.body
