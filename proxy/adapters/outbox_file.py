@@ -24,6 +24,12 @@ from proxy.errors import StoreFailed
 SCHEMA = 1
 """Kept as the file's user_version.  A file of another one is not read."""
 
+RESERVE = 32 * 2**20
+"""Bytes of the disk that events leave free (of a small one a quarter): to forget takes room too."""
+
+LOG_PAGES = 256
+"""Pages after which the log is written back, so that it stays small."""
+
 FREED_PAGES = 1024
 """Pages given back to the disk at most by one batch that removes something."""
 
@@ -108,6 +114,15 @@ class OutboxFile:
                 return [StoreFailed(f"{type(bug).__name__}: {bug}")]
             return [self.batch([job])[0] for job in jobs]
 
+    def room(self) -> int:
+        """Bytes that events may still take."""
+        try:
+            disk = os.statvfs(self.path.parent)
+        except OSError:
+            return 0
+        reserve = min(RESERVE, disk.f_blocks * disk.f_frsize // 4)
+        return max(0, disk.f_bavail * disk.f_frsize - reserve)
+
     def letter(self, id: int) -> Letter | None:
         """The letter of that entry; None if it is gone or damaged.  Raises `StoreFailed`.
 
@@ -138,6 +153,8 @@ class OutboxFile:
             with suppress(sqlite3.Error):
                 db.execute("ROLLBACK")
             if isinstance(error, sqlite3.Error):
+                with suppress(sqlite3.Error):  # The log may hold the room that is wanted.
+                    db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
                 raise _translated(error) from error
             raise
         _tidy(db)
@@ -280,6 +297,7 @@ def save(db: sqlite3.Connection, row: tuple[Any, ...]) -> Entry:
 def _prepared(db: sqlite3.Connection) -> list[Entry]:
     db.execute("PRAGMA auto_vacuum = INCREMENTAL")  # Has its effect before the first table only.
     db.execute("PRAGMA journal_mode = WAL")  # Where WAL cannot be had, the old journal is as safe.
+    db.execute(f"PRAGMA wal_autocheckpoint = {LOG_PAGES}")
     db.execute("PRAGMA synchronous = FULL")
     db.execute("PRAGMA secure_delete = ON")  # What was delivered is personal data: wiped.
     (version,) = db.execute("PRAGMA user_version").fetchone()

@@ -24,6 +24,9 @@ from proxy.ports import OutboxEar
 BATCH = 128
 """Jobs in one commit at most."""
 
+BATCH_BYTES = 8 * 2**20
+"""Bytes after which a commit takes no more: they stand in the log first, and then in the file."""
+
 REOPEN_FIRST, REOPEN_MOST = 0.5, 15.0
 """Seconds until a file that cannot be had is asked for again: doubling."""
 
@@ -38,6 +41,7 @@ class _Wish(NamedTuple):
     job: Job | None
     act: Act | None
     result: asyncio.Future[Any]
+    size: int = 0  # bytes that it keeps
 
 
 class SqliteOutbox:
@@ -77,7 +81,7 @@ class SqliteOutbox:
 
     async def put(self, entry: Entry, letter: Letter) -> Entry:
         """Keep both; the entry with its number, once the disk has them."""
-        kept: Entry = await self._wish(jobs.put(entry, letter))
+        kept: Entry = await self._wish(jobs.put(entry, letter), size=entry.size)
         return kept
 
     async def letter(self, id: int) -> Letter | None:
@@ -100,14 +104,16 @@ class SqliteOutbox:
             self._wishes.put(None)
             await asyncio.to_thread(self._thread.join)
 
-    def _wish(self, job: Job | None = None, act: Act | None = None) -> asyncio.Future[Any]:
+    def _wish(
+        self, job: Job | None = None, act: Act | None = None, size: int = 0
+    ) -> asyncio.Future[Any]:
         result = self._loop.create_future()
         if self._closed:
             result.set_exception(StoreFailed("it is closed"))
             return result
         if self._thread.ident is None:
             self._thread.start()
-        self._wishes.put(_Wish(job, act, result))
+        self._wishes.put(_Wish(job, act, result, size))
         return result
 
     # -- In the thread.
@@ -127,10 +133,12 @@ class SqliteOutbox:
     def _next(self) -> list[_Wish]:
         """What there is to do, as much as one commit takes; [] at the end."""
         found: list[_Wish] = []
+        size = 0
         wish = self._wishes.get()
         while wish is not None:
             found.append(wish)
-            if len(found) == BATCH:
+            size += wish.size
+            if len(found) == BATCH or size > BATCH_BYTES:
                 return found
             try:
                 wish = self._wishes.get_nowait()
@@ -142,12 +150,25 @@ class SqliteOutbox:
 
     def _answers(self, wishes: Sequence[_Wish]) -> list[Any]:
         """Results, and failures as values, in the order of the wishes."""
-        acted = [self._act(wish.act) if wish.act is not None else None for wish in wishes]
-        batch = [wish.job for wish in wishes if wish.job is not None]
+        acted = [self._alone(wish) for wish in wishes]
+        batch = [
+            wish.job
+            for wish, own in zip(wishes, acted, strict=True)
+            if wish.job is not None and own is None
+        ]
         done = iter(self._file.batch(batch) if batch else ())
         return [
-            own if wish.job is None else next(done) for wish, own in zip(wishes, acted, strict=True)
+            own if wish.job is None or own is not None else next(done)
+            for wish, own in zip(wishes, acted, strict=True)
         ]
+
+    def _alone(self, wish: _Wish) -> Any:
+        """What is done, or refused, outside of the batch; None for what goes into it."""
+        if wish.act is not None:
+            return self._act(wish.act)
+        if wish.size and 2 * wish.size > self._file.room():
+            return StoreFailed("the disk is nearly full")
+        return None
 
     def _act(self, act: Act) -> Any:
         try:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import sqlite3
 import stat
 from functools import partial
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
+from proxy.adapters import outbox_file
 from proxy.adapters.outbox_file import SCHEMA, OutboxFile, put, remove, update
 from proxy.core.outbox import Entry, State
 from proxy.errors import StoreFailed
@@ -150,6 +152,26 @@ def test_a_full_disk_refuses_the_whole_batch_and_nothing_else(box: Opened) -> No
     assert [entry.received_ms - WALL for entry in box.again()] == [1, 4]
     assert isinstance(later[0], Entry)
     assert not box.aside
+
+
+def test_events_leave_a_part_of_the_disk_free(box: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
+    disk = os.statvfs(box.path.parent)
+    free, whole = disk.f_bavail * disk.f_frsize, disk.f_blocks * disk.f_frsize
+    monkeypatch.setattr(outbox_file, "RESERVE", whole)
+    assert box.file.room() <= max(0, free - whole // 4) + 2**24
+    monkeypatch.setattr(outbox_file, "RESERVE", 0)
+    assert box.file.room() > 0
+
+    gone = OutboxFile(box.path / "x" / "y", wall_ms=lambda: 0, replaced=lambda _, __: None)
+    assert gone.room() == 0
+
+
+def test_the_log_stays_small(box: Opened) -> None:
+    """What stands in it is not free for deletions."""
+    for _ in range(20):
+        box.put(5, size=100_000)
+
+    assert box.path.with_name("outbox.db-wal").stat().st_size < 4 * 2**20
 
 
 def test_a_bug_in_one_job_does_not_take_the_others_along(box: Opened) -> None:

@@ -126,6 +126,44 @@ async def test_a_full_disk_refuses_and_recovers_by_itself(path: Path) -> None:
         assert kept.ear.replacements == 1
 
 
+async def test_room_to_forget_is_never_taken_by_events(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a disk that is full to its last byte nothing could ever be deleted again."""
+    room = 100_000
+    monkeypatch.setattr(OutboxFile, "room", lambda _: room)
+    async with keeping(path) as kept:
+        small = await kept.store.put(*event(1))
+        with pytest.raises(StoreFailed, match="nearly full"):
+            await kept.store.put(*event(2, size=60_000))
+        room = 0
+        with pytest.raises(StoreFailed, match="nearly full"):
+            await kept.store.put(*event(3))
+        await kept.store.update(small)
+        await kept.store.remove(small.id)
+
+        room = 100_000
+        assert (await kept.store.put(*event(4))).id > small.id
+
+
+async def test_a_commit_is_bounded_in_bytes(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outbox_store, "BATCH_BYTES", 100_000)
+    monkeypatch.setattr(outbox_store, "OutboxFile", Counting)
+    commits: list[int] = []
+    Counting.commits = commits
+    disk = threading.Event()
+    async with keeping(path) as kept:
+        first = kept.store._wish(lambda _: disk.wait(20))
+        await asyncio.sleep(0)
+        puts = [asyncio.ensure_future(kept.store.put(*event(n, size=60_000))) for n in range(1, 7)]
+        await asyncio.sleep(0)
+        disk.set()
+        await asyncio.gather(first, *puts)
+
+    assert sum(commits) == 7
+    assert max(commits[1:]) <= 2
+
+
 async def test_a_place_that_cannot_be_had_is_asked_for_again(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
