@@ -39,6 +39,7 @@ from proxy.durable import Durable
 from proxy.errors import Fault, Refused, RulesError
 from proxy.fixed import fixed_at_start, listener_options, where_it_listens, with_flags
 from proxy.handler import Handler
+from proxy.line import Line
 from proxy.once import Once
 from proxy.operations import Condition, SidecarOperations
 from proxy.ports import Arm
@@ -98,59 +99,24 @@ class App:
         self.cached = Cached(clock=clock, watch=self.watcher)
         self.state = StateDir.open(rules.state_dir)
         self._replays = ReplayFile(self.state, clock=clock, log=log)
-        attempts = Attempts(clock=clock, watch=self.watcher, start=self.tasks.start)
-        self.durable = Durable(
-            self.state,
-            Redelivery(lambda: self.handler.line, attempts, clock=clock, new_id=new_id),
-            secret=settings.secret,
-            clock=clock,
-            figures=self.metrics.outbox,
-            log=log,
-            tasks=self.tasks,
-        )
-        self.handler = Handler(
-            prepared.line,
-            once=self.once,
-            cached=self.cached,
-            outbox=self.durable,
-            clock=clock,
-            watch=self.watcher,
-            new_id=new_id,
-            start=self.tasks.start,
-        )
+        self._settings = settings
+        self.durable = self._outbox()
+        self.handler = self._path(prepared.line)
         self.listener = Listener(
             self.handler.handle, self._bad_request, options=listener_options(rules)
         )
         now_ms = clock.wall_ms()
         self.condition = Condition(loaded, now_ms, now_ms)
-        self.operations = SidecarOperations(
-            self.condition,
-            clock=clock,
-            handler=self.handler,
-            listener=self.listener,
-            probes=self.probes,
-            watcher=self.watcher,
-            wiring=self.wiring,
-            guard=self.once.guard,
-            durable=self.durable,
-        )
+        self.operations = self._desk()
         self.rules_watch = RulesWatch(
             loaded, settings.environment, apply=self._apply, refuse=self._refuse
         )
         self.admin_address: tuple[str, int] = ("", 0)
         self.observe_address: tuple[str, int] | None = None
-        self._settings = settings
         self._retired: list[HttpUpstream] = []  # with exchanges that began under old rules
         self._closing = AsyncExitStack()
         self._hurried = False
-        self.metrics.inflight.set_function(lambda: self.handler.inflight)
-        self.metrics.runs = self.once.guard.store
-        cache = self.cached.cache
-        self.metrics.cache_entries.set_function(lambda: len(cache))
-        self.metrics.cache_bytes.set_function(lambda: cache.bytes)
-        self.metrics.loop_lag.set_function(lambda: self.lag.seconds)
-        if (access := self._access) is not None:
-            self.metrics.access_dropped.set_function(lambda: access.dropped)
+        self._show_parts()
         self._take(prepared, loaded)
 
     async def start(self) -> None:
@@ -308,6 +274,55 @@ class App:
             return None
         later = asyncio.get_running_loop().call_later
         return AccessLog(fd, later=later, now=self.clock.now, wall_ms=self.clock.wall_ms)
+
+    def _outbox(self) -> Durable:
+        clock, start = self.clock, self.tasks.start
+        attempts = Attempts(clock=clock, watch=self.watcher, start=start)
+        return Durable(
+            self.state,
+            Redelivery(lambda: self.handler.line, attempts, clock=clock, new_id=new_id),
+            secret=self._settings.secret,
+            clock=clock,
+            figures=self.metrics.outbox,
+            log=self.log,
+            tasks=self.tasks,
+        )
+
+    def _path(self, line: Line) -> Handler:
+        return Handler(
+            line,
+            once=self.once,
+            cached=self.cached,
+            outbox=self.durable,
+            clock=self.clock,
+            watch=self.watcher,
+            new_id=new_id,
+            start=self.tasks.start,
+        )
+
+    def _desk(self) -> SidecarOperations:
+        return SidecarOperations(
+            self.condition,
+            clock=self.clock,
+            handler=self.handler,
+            listener=self.listener,
+            probes=self.probes,
+            watcher=self.watcher,
+            wiring=self.wiring,
+            guard=self.once.guard,
+            durable=self.durable,
+        )
+
+    def _show_parts(self) -> None:
+        """Figures that are read off the parts when somebody asks."""
+        self.metrics.inflight.set_function(lambda: self.handler.inflight)
+        self.metrics.runs = self.once.guard.store
+        cache = self.cached.cache
+        self.metrics.cache_entries.set_function(lambda: len(cache))
+        self.metrics.cache_bytes.set_function(lambda: cache.bytes)
+        self.metrics.loop_lag.set_function(lambda: self.lag.seconds)
+        if (access := self._access) is not None:
+            self.metrics.access_dropped.set_function(lambda: access.dropped)
 
     async def _serve_pages(self, pages: web.Application, address: Address) -> tuple[str, int]:
         runner = web.AppRunner(pages, access_log=None, shutdown_timeout=1.0)

@@ -80,22 +80,17 @@ class Attempts:
             last=last,
             hard=call.kind in TIMED,
         )
-        ticket, late = plan.ticket, None
+        ticket, late, linger = plan.ticket, None, plan.terms.linger
         if ticket is not None:
             ticket.asked = True
             if plan.leave is not None:
                 late = partial(self._left, arm, permit, began, plan, x)
-        send = Sender(
-            arm.upstream,
-            [*plan.headers, _SECOND if rescue else _FIRST],
-            deadline=until,
-            linger=plan.terms.linger,
-            late=late,
-        )
+        headers = [*plan.headers, _SECOND if rescue else _FIRST]
+        send = Sender(arm.upstream, headers, deadline=until, linger=linger, late=late)
         reply, verdict, streams = None, CUT, False
         try:
             if arm.in_process:
-                reply = await self._ask_here(arm, call, send, until, plan.terms.linger, late)
+                reply = await self._ask_here(arm, call, send, until, linger, late)
             else:
                 reply = await arm.backend.handle(call, send)
             verdict = reply.verdict or judged(reply, arm, call.kind)
@@ -113,16 +108,8 @@ class Attempts:
         if ticket is not None and ticket.left:
             return reply, await self._came_late(arm, reply, verdict)
         if streams and reply is not None:
-            keep = verdict.delivers or call.kind is _OTHER
-            await self._hold(
-                arm,
-                permit,
-                reply,
-                verdict,
-                seconds=ended - began,
-                keep=keep,
-                linger=plan.terms.linger,
-            )
+            keep, took = verdict.delivers or call.kind is _OTHER, ended - began
+            await self._hold(arm, permit, reply, verdict, seconds=took, keep=keep, linger=linger)
         status = reply.status if reply is not None else 0
         return reply, self._attempted(Attempt(arm.name, verdict, ended - began, status), x)
 
