@@ -18,7 +18,7 @@ from msgspec.structs import replace
 
 from proxy.adapters.outbox_watch import OutboxWatch
 from proxy.core.model import Call, Headers, Reply
-from proxy.core.outbox import Entry, Letter, entry_of, letter_of
+from proxy.core.outbox import Entry, Letter, entry_of, letter_of, name_of
 from proxy.core.outbox_lines import Lines
 from proxy.core.outbox_retry import Patience, again, pause
 from proxy.errors import StoreFailed
@@ -85,7 +85,8 @@ class EventOutbox:
 
     def has_queue(self, call_id: str | None) -> bool:
         """Events of this call wait here: a later one joins them."""
-        return call_id is not None and self.terms.enabled and self.lines.has(call_id)
+        name = name_of(call_id)
+        return name is not None and self.terms.enabled and self.lines.has(name)
 
     async def take(self, call: Call, arm: str, *, until: float) -> Reply | None:
         """Keep an event; its answer once it is safe, None if it could not be kept in time."""

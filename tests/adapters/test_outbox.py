@@ -111,6 +111,16 @@ async def test_what_is_of_no_call_has_no_queue(one: Boxed) -> None:
     assert not one.box.has_queue(None)
 
 
+async def test_a_call_of_any_id_has_its_queue(one: Boxed) -> None:
+    long = "x" * 100_000
+    await one.take(1, long)
+
+    assert one.box.has_queue(long)
+    assert not one.box.has_queue("y" * 100_000)
+    await one.take(2, long)
+    assert len({entry.line for entry in one.box.lines}) == 1
+
+
 async def test_a_full_outbox_refuses_and_counts(one: Boxed) -> None:
     for number in range(3):
         assert await one.take(number, f"call_{number}") == 200
