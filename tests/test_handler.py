@@ -14,6 +14,7 @@ from proxy.core.model import Call, Kind
 from proxy.core.requirement import Requirement
 from proxy.errors import ClientGone, UpstreamFailed
 from tests.fakes import FakeClock, FakeIncoming
+from tests.interpreter import interpreted_only
 from tests.path_kit import (
     BOOK,
     DIED,
@@ -200,6 +201,7 @@ async def test_a_caller_that_hangs_up_in_mid_call_is_gone_though_its_tool_ran() 
     assert [attempt.verdict.label for attempt in world.exchange.attempts] == ["success"]
 
 
+@interpreted_only
 async def test_a_bug_of_ours_is_500_without_a_word_of_it() -> None:
     world = World()
 

@@ -6,13 +6,14 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.interpreter import python
 
 RULES = """
 version: 1
@@ -27,7 +28,7 @@ backends:
 class Process:
     def __init__(self, *arguments: str, **environment: str) -> None:
         self.child = subprocess.Popen(
-            [sys.executable, "-m", "proxy", "serve", *arguments],
+            [*python(), "-m", "proxy", "serve", *arguments],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             env={**os.environ, **environment},

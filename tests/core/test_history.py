@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from proxy.core.entry import Entry, Scope
 from proxy.core.history import KEEP_ENTRIES, KEEP_MS, SETTLE_MS, SKEW_MS, History, usable_start
+from tests.interpreter import interpreted_only
 
 NOW = 1_767_225_600_000
 HOUR = 3_600_000
@@ -43,6 +44,7 @@ def test_a_change_for_new_calls_settles_first() -> None:
     assert made.latest.percent == 10
 
 
+@interpreted_only
 @pytest.mark.parametrize("start", [None, NOW + SKEW_MS + 1, "1767225600000", True, 1.7e12])
 def test_an_unusable_start_gets_the_present_entry(start: Any) -> None:
     made = history(entry(10, NOW - HOUR // 2))

@@ -9,7 +9,6 @@ import json
 import os
 import re
 import signal
-import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -22,6 +21,7 @@ from proxy.adapters.rules_file import load_rules
 from proxy.app import App
 from proxy.settings import load_settings
 from tests.functional.wire import DEADLINE, Answer, Client, Origin, request, until
+from tests.interpreter import python
 
 ROOT = Path(__file__).parents[2]
 Document: TypeAlias = dict[str, Any]
@@ -327,7 +327,7 @@ class Process(Asking):
         command = ["-m", "proxy", "serve", "--rules", str(self.rules_path), *arguments]
         with self.out.open("wb") as out, self.err.open("wb") as err:
             self._process = await asyncio.create_subprocess_exec(
-                sys.executable, *command, cwd=ROOT, env={**keep, **(variables or {})},
+                *python(), *command, cwd=ROOT, env={**keep, **(variables or {})},
                 stdout=out if stdout is None else stdout, stderr=err,
             )  # fmt: skip
 
