@@ -172,6 +172,7 @@ class App:
         """Cut a running drain short."""
         self._hurried = True
         self.listener.hurry()
+        self.durable.hurry()
 
     async def aclose(self) -> None:
         """Close every part but the listener; harmless a second time."""

@@ -63,6 +63,8 @@ class Durable:
         self._tasks = tasks
         self._rules: Rules | None = None
         self._courier: Courier | None = None
+        self._ending: Courier | None = None
+        self._hurried = False
         self._running: list[asyncio.Task[Any]] = []
         self._started = False
 
@@ -98,14 +100,20 @@ class Durable:
         if self._courier is not None and self._redelivery.passes(arm):
             self._courier.hasten()
 
+    def hurry(self) -> None:
+        """Cut `stop` short, whether it runs or is still to come."""
+        self._hurried = True
+        if self._ending is not None:
+            self._ending.cut()
+
     async def stop(self, grace: float) -> None:
         """Let deliveries end within `grace` seconds, and let go; harmless a second time."""
         box, courier, running = self.box, self._courier, self._running
         if box is None or courier is None:
             return
-        self.box, self._courier, self._running = None, None, []
+        self.box, self._courier, self._running, self._ending = None, None, [], courier
         self.why_not = "it has stopped"
-        await courier.stop(grace)
+        await courier.stop(0.0 if self._hurried else grace)
         await box.tell_rest()
         for task in running:
             task.cancel()

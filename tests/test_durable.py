@@ -265,6 +265,30 @@ async def test_a_store_that_is_away_keeps_no_start_waiting_for_long(
     assert process.events[0] == "outbox_store_failed"
 
 
+@pytest.mark.parametrize("early", [True, False])
+async def test_who_is_in_a_hurry_does_not_wait_for_a_delivery(processes: Any, early: bool) -> None:
+    held = asyncio.Event()
+
+    async def holds() -> tuple[int, bytes]:
+        await held.wait()
+        return GOOD
+
+    process = processes(World(webhook=Network(holds)))
+    await process.start()
+    assert await process.take() == 200
+    async with asyncio.timeout(20):
+        while not process.numbers:
+            await asyncio.sleep(0.005)
+    if early:
+        process.durable.hurry()
+    stopping = asyncio.ensure_future(process.durable.stop(600.0))
+    await asyncio.sleep(0)
+    process.durable.hurry()
+
+    async with asyncio.timeout(20):
+        await stopping
+
+
 def test_what_the_rules_say_is_read() -> None:
     said = rules(
         outbox={"give_up": "2h", "retry_first": "3s", "retry_max": "1m", "parallel": 3,

@@ -91,11 +91,14 @@ class Courier:
         self._box.changes.set()
         if self._under_way:
             await asyncio.wait(self._under_way, timeout=grace)
-        left = [*self._under_way]
-        for task in left:
+        self.cut()
+        if self._under_way:
+            await asyncio.wait(self._under_way)
+
+    def cut(self) -> None:
+        """End what is under way now."""
+        for task in self._under_way:
             task.cancel()
-        if left:
-            await asyncio.wait(left)
 
     def _next(self) -> Entry | None:
         """The next one to hand on; None: nothing is due, or nothing may go out now."""

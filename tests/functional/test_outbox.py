@@ -334,6 +334,24 @@ async def test_a_drain_lets_a_delivery_end(world: World) -> None:
     assert len(world.webhook.seen) == 2
 
 
+async def test_a_second_sigterm_waits_for_no_delivery_and_loses_nothing(world: World) -> None:
+    world.webhook.play = in_turn(dies, freezes, answers(b"{}"))
+    backends = {"webhook": {**QUICK["backends"]["webhook"], "timeout": "10m"}}
+    process = await started(world, listen={"drain_grace": "10m"}, backends=backends)
+    assert (await process.post("/retell", event())).status == 200
+    await until(lambda: len(world.webhook.seen) == 2, "it is under way")
+
+    process.signal(signal.SIGTERM)
+    await until(lambda: process.events("drain_started"), "the drain has begun")
+    await process.hang_up()
+    process.signal(signal.SIGTERM)
+    assert await process.code() == 0
+
+    again = await started(world)
+    await emptied(again)
+    assert names(world.webhook) == ["call_ended"] * 3
+
+
 async def test_kill_9_between_the_answer_and_the_delivery_loses_nothing(world: World) -> None:
     await world.webhook.refuse()
     process = await started(world)
