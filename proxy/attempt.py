@@ -90,7 +90,7 @@ class Attempts:
         reply, verdict, streams = None, CUT, False
         try:
             if arm.in_process:
-                reply = await self._ask_here(arm, call, send, until, linger, late)
+                reply = await self._ask_here(arm, call, send, until, linger)
             else:
                 reply = await arm.backend.handle(call, send)
             verdict = reply.verdict or judged(reply, arm, call.kind)
@@ -130,18 +130,12 @@ class Attempts:
         return verdict
 
     async def _ask_here(
-        self,
-        arm: Arm,
-        call: Call,
-        send: Sender,
-        until: float,
-        linger: float,
-        late: Callable[[], bool] | None,
+        self, arm: Arm, call: Call, send: Sender, until: float, linger: float
     ) -> Reply:
         """The answer of a backend that works in this process, and so is bounded in time here."""
         task = self._start(caught(arm.backend.handle(call, send)), f"backend {arm.name}")
         await asyncio.wait({task}, timeout=until - self._clock.now())
-        if not task.done() and linger > 0 and late is not None and late():
+        if not task.done() and send.late():
             await asyncio.wait({task}, timeout=linger)
             linger = 0.0
         if not task.done():  # a write is never cut short: it has its time to finish

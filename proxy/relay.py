@@ -15,8 +15,8 @@ class Sender:
     """One attempt's `send`: bound to its upstream, its deadline and its exchange's headers.
 
     `dispatched`: the leg that can run the tool has been begun.  `late` (see `Upstream.send`) is
-    called at most once, and for that leg only; what it says holds for all that the attempt still
-    waits for.  Without `linger` it is never called.
+    called at most once, for that leg or by who bounds the whole attempt; what it says holds for
+    all that the attempt still waits for.  Without `linger` it is never called.
     """
 
     __slots__ = ("_deadline", "_extra", "_late", "_linger", "_upstream", "_waits_on", "dispatched")
@@ -46,15 +46,15 @@ class Sender:
         if dispatches:
             self.dispatched = True
             linger = self._linger
-            late = self._asked if self._late is not None else None
+            late = self.late if self._late is not None else None
         deadline = self._deadline
         answer = self._upstream.send(
             outbound, self._extra, deadline=deadline, linger=linger, late=late
         )
         return self._bounded(answer, linger, late) if outbound.whole else answer
 
-    def _asked(self) -> bool:
-        """What `late` says, or said."""
+    def late(self) -> bool:
+        """What `late` says, or said: shall the attempt wait on?"""
         late, self._late = self._late, None
         if late is not None:
             self._waits_on = late()

@@ -184,6 +184,32 @@ async def test_a_backend_in_process_is_bounded_in_time_and_not_cut_short() -> No
     assert world.exchange.outcome == "last_answer"
 
 
+async def test_a_backend_in_process_whose_upstream_is_late_as_well_is_late_once() -> None:
+    """Two clocks run at the same deadline: its own, and that of what it waits for."""
+    finish = asyncio.Event()
+
+    class Slow(Network):
+        async def send(self, *given: Any, late: Any = None, **more: Any) -> Reply:
+            assert late is not None
+            assert late()
+            await finish.wait()
+            return await super().send(*given, **more)
+
+    world = World(mcp=Slow(), in_process=True)
+    world.arms["mcp"].timeout = 0.0
+    incoming = FakeIncoming(target="/retell", body=orjson.dumps(BOOK))
+    asking = asyncio.ensure_future(world.handler.handle(incoming))
+    await until(lambda: incoming.answered is not None)
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+    finish.set()
+    await asking
+    assert world.exchange.outcome == "last_answer"
+    assert len(world.exchange.attempts) == 1
+    assert (await world.ask(BOOK)).body == GOOD[1]
+
+
 async def test_a_backend_in_process_that_reads_is_given_up_and_may_still_finish() -> None:
     finish = asyncio.Event()
 
