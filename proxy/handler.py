@@ -137,7 +137,8 @@ class Handler:
         self, line: Line, incoming: Incoming, call: Call, visit: Visit, x: Exchange
     ) -> Reply:
         """From a call to its answer; a write is run once, whoever asks how often."""
-        terms = line.tools.terms(call)
+        # What is in force now, as for the arms: a reload may have come with the body.
+        terms = self.line.tools.terms(call)
         step = self._once.begin(call, terms, x.started)
         while isinstance(step, Heard):
             taken = await self._once.taken(step, x.started + terms.budget)

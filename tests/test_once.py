@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -336,6 +337,21 @@ async def test_every_try_of_a_run_has_one_key_and_the_callers_own_is_not_beside_
     assert sent[0] == sent[1]
     assert len(sent[0]) == 1
     assert sent[0] != [b"mine"]
+
+
+async def test_what_became_a_write_while_its_body_came_is_guarded() -> None:
+    world, after = World(), World(tools={"default": {"effect": "write"}})
+
+    class Slow(FakeIncoming):
+        async def read(self, limit: int, deadline: float) -> bytes:
+            world.handler.line = replace(world.line, tools=after.line.tools)
+            return await super().read(limit, deadline)
+
+    first = await world.handler.handle(Slow(body=orjson.dumps(SLOTS)))
+    again = await world.ask(SLOTS)
+
+    assert world.deliveries == (1, 0)
+    assert (replayed(first), replayed(again)) == (False, True)
 
 
 async def test_an_event_is_delivered_once() -> None:
