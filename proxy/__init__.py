@@ -11,10 +11,17 @@ backend     the handler module that speaks an arm's language
 upstream    the HTTP endpoint behind a backend
 exchange    one request through the proxy
 attempt     one try at one arm
+run         one execution of a write by an arm
 decision    an arm and why
 verdict     how an attempt is judged
 permit      a breaker's leave for one attempt
 rescue      an answer that came from the other arm
+hedge       a second attempt, at the other arm, beside a slow one that only reads
+twin        an equal request that comes while the first is still under way
+repeat      an equal request that comes after a write ran, or may have run
+late        answered after its caller could wait no longer; ``linger`` is how long we wait
+outbox      where events wait that no arm took: queued, until they are delivered or dead
+shed        turned away because too much is under way
 share       the percentage in force
 rules       the YAML that ops edit
 settings    what the environment fixes
@@ -27,11 +34,16 @@ being tried.
 
 Map, top down; imports point down only (checked by import-linter):
 
-cli > app > handler | admin > edge > backends.registry > backends.* >
-adapters > ports > backends.base > settings | core > errors
+cli > app > operations > outbox_desk > wiring | durable | fixed > arm_rules >
+handler | admin | redelivery > hedging > attempt > once >
+line | relay | cached | hedged > edge | flights > backends.registry >
+backends.* > adapters > ports > backends.base > settings | core > errors
 
 The core decides and never awaits, reads a clock, logs or touches a socket;
-adapters act.  A request reads top to bottom in ``handler.py``.
+adapters act.  A request reads top to bottom in ``handler.py``: ``edge`` lets it
+in, ``once`` knows whether it has run, ``cached`` whether its answer is kept,
+``hedging`` and ``attempt`` ask the arms, ``relay`` holds what streams.  An event
+that no arm takes waits in the outbox (``durable``) for ``redelivery``.
 """
 
 __version__ = "0.1.0"
