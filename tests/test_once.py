@@ -85,6 +85,15 @@ async def test_what_is_not_guarded_is_asked_each_time(body: dict[str, Any]) -> N
     assert sum(world.deliveries) == 2
 
 
+async def test_a_query_that_names_something_twice_means_all_of_it() -> None:
+    world, caller = World(), [(b"x-call-id", b"call_7")]
+    for query in ("slot=1&slot=2", "slot=3&slot=2", "slot=2"):
+        target = f"/retell/fn/book?{query}"
+        assert not replayed(await world.ask(b"", target, method="DELETE", headers=caller))
+
+    assert world.deliveries == (3, 0)
+
+
 async def test_twins_wait_for_the_first_and_hear_it() -> None:
     gate = Gate()
     world = World(mcp=Network(gate))

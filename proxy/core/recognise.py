@@ -164,8 +164,12 @@ def _args(call: Call, route: Route, arguments: bytes) -> None:
 
 
 def _query_arguments(query: str, ids: CallIds) -> bytes:
-    pairs = query_pairs(query, errors="replace")
-    return orjson.dumps({name: value for name, value in pairs if name not in ids.query})
+    """A name that stands more than once has all of its values: one that is lost is missed."""
+    found: dict[str, list[str]] = {}
+    for name, value in query_pairs(query, errors="replace"):
+        if name not in ids.query:
+            found.setdefault(name, []).append(value)
+    return orjson.dumps({name: each if len(each) > 1 else each[0] for name, each in found.items()})
 
 
 def _stand_in(part: InboundPart, shape: Shape) -> str | None:
