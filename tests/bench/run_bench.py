@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, cast
 if TYPE_CHECKING:
     from tests.bench.place import Peer
 
-PEERS = ("naive", "callsplit", "envoy", "envoy_plain", "nginx", "floor")
-IN_THE_MIX = ("naive", "callsplit", "envoy")
+PEERS = ("naive", "callsplit", "callsplit_compiled", "envoy", "envoy_plain", "nginx", "floor")
+IN_THE_MIX = ("naive", "callsplit", "callsplit_compiled", "envoy")
 
 
 def arguments() -> argparse.Namespace:
@@ -55,6 +55,8 @@ def main() -> int:
     plan = Plan(rounds=asked.rounds, seconds=asked.seconds, connections=asked.connections)
     try:
         tools.provide(envoy=any(name.startswith("envoy") for name in chosen))
+        if "callsplit_compiled" in chosen and not tools.compiled():
+            chosen.remove("callsplit_compiled")
         peers = {name: cast("Peer", import_module(f"tests.bench.peers.{name}")) for name in chosen}
         wanted = [
             (peers[name], kind)
@@ -73,7 +75,7 @@ def main() -> int:
         "plan": {"rounds": plan.rounds, "seconds": plan.seconds, "connections": plan.connections},
     }
     table.save(rows, about, asked.out or RESULTS / "bench.json")
-    return 0 if all(line["reached"] for line in table.verdicts(rows)) else 1
+    return 0 if table.all_reached(rows) else 1
 
 
 if __name__ == "__main__":
