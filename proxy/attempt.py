@@ -24,7 +24,7 @@ from proxy.errors import UpstreamFailed
 from proxy.hedged import Start
 from proxy.once import Ticket
 from proxy.ports import Arm, Clock, Watch
-from proxy.relay import Sender, Settled, let_go
+from proxy.relay import Sender, Settled, heard_out, let_go
 
 TIMED = frozenset({Kind.EVENT, Kind.INBOUND, Kind.ALERT})
 """Kinds that Retell gives 10 s in all: their budget bounds every attempt."""
@@ -106,7 +106,8 @@ class Attempts:
             if not streams and (ticket is None or not ticket.left):
                 self._hand_back(arm, permit, verdict, ended, ended - began)
         if ticket is not None and ticket.left:
-            return reply, await self._came_late(arm, reply, verdict)
+            left = until + linger - ended
+            return await self._came_late(arm, call, reply, verdict, patience=left)
         if streams and reply is not None:
             keep, took = verdict.delivers or call.kind is _OTHER, ended - began
             await self._hold(arm, permit, reply, verdict, seconds=took, keep=keep, linger=linger)
@@ -122,12 +123,19 @@ class Attempts:
         plan.leave()
         return True
 
-    async def _came_late(self, arm: Arm, reply: Reply | None, verdict: Verdict) -> Verdict:
+    async def _came_late(
+        self, arm: Arm, call: Call, reply: Reply | None, verdict: Verdict, *, patience: float
+    ) -> tuple[Reply | None, Verdict]:
         """What became of a write whose caller has left."""
-        self._watch.answered_late(arm.name, verdict)
-        if reply is not None and not isinstance(reply.body, bytes):
+        if reply is None or isinstance(reply.body, bytes):
+            pass  # All that there is to know.
+        elif verdict.delivers and media_type(reply.headers) == EVENTS:
+            reply = await heard_out(call, reply, patience=patience, by_rule=arm.by_rule)
+            verdict = (reply.verdict or verdict) if reply is not None else LATE
+        else:
             await let_go(reply.body, 0.0)
-        return verdict
+        self._watch.answered_late(arm.name, verdict)
+        return reply, verdict
 
     async def _ask_here(
         self, arm: Arm, call: Call, send: Sender, until: float, linger: float

@@ -6,7 +6,10 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
 
-from proxy.core.model import Headers, Outbound, Reply
+from proxy.core.body_verdicts import BodyVerdicts
+from proxy.core.dialects.answers import JSON
+from proxy.core.dialects.ear import Ear
+from proxy.core.model import Call, Headers, Kind, Outbound, Reply
 from proxy.errors import UpstreamFailed
 from proxy.ports import Upstream
 
@@ -191,3 +194,33 @@ async def let_go(chunks: AsyncIterator[bytes], linger: float) -> None:
     close = getattr(chunks, "aclose", None)
     if close is not None:
         await close()
+
+
+async def heard_out(
+    call: Call, reply: Reply, *, patience: float, by_rule: BodyVerdicts | None = None
+) -> Reply | None:
+    """Read a write's stream of events whose caller has left, for `patience` seconds at most.
+
+    Its head may come long before the tool ends, and hanging up would stop that.  The answer, whole
+    and judged, where the events are MCP's; else the stream itself, once it has come to its end.
+    None if neither.
+    """
+    assert not isinstance(reply.body, bytes)
+    speaks_mcp = call.kind is Kind.MCP and call.rpc_id is not None
+    ear = Ear(call.rpc_id or b"", by_rule) if speaks_mcp else None
+    whole = False
+    try:
+        async with asyncio.timeout(patience):
+            async for chunk in reply.body:
+                if ear is not None and ear.feed(chunk):
+                    break
+            whole = True
+    except (TimeoutError, UpstreamFailed):
+        whole = False
+    finally:
+        await let_go(reply.body, 0.0)
+    if ear is None:
+        return reply if whole else None
+    if ear.message is None:
+        return None
+    return Reply(200, [(b"content-type", JSON)], ear.message, verdict=ear.verdict)

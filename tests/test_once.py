@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
 
@@ -204,6 +205,77 @@ async def test_a_late_answer_that_streams_is_known_to_be_done() -> None:
 
     assert said(await world.ask(BOOK))["success"] is True
     assert world.mcp.closed == 1
+
+
+RPC_BOOK = {
+    "jsonrpc": "2.0",
+    "id": 7,
+    "method": "tools/call",
+    "params": {"name": "book", "arguments": {"time": "10:00"}},
+}
+
+
+class LateEvents(Lingering):
+    """Begins a stream of events after the deadline; the tool ends when it is let."""
+
+    def __init__(self, *events: bytes | Exception) -> None:
+        ready = Gate()
+        ready.open.set()
+        super().__init__(ready)
+        self.ends = asyncio.Event()
+        self.events = events
+        self.closed_at: list[bool] = []  # had the tool ended by then?
+
+    async def send(self, *given: Any, **more: Any) -> Reply:
+        reply = await super().send(*given, **more)
+        return Reply(reply.status, [(b"content-type", b"text/event-stream")], self.stream())
+
+    async def stream(self) -> AsyncIterator[bytes]:
+        try:
+            yield b": working\n\n"
+            await self.ends.wait()
+            for event in self.events:
+                if isinstance(event, Exception):
+                    raise event
+                yield event
+        finally:
+            self.closed_at.append(self.ends.is_set())
+
+
+def event_of(result: bytes) -> bytes:
+    return b'data: {"jsonrpc":"2.0","id":7,"result":%b}\n\n' % result
+
+
+@pytest.mark.parametrize(
+    ("events", "hears", "runs"),
+    [
+        ([event_of(b'{"content":[{"type":"text","text":"Booked."}]}')], "Booked.", 1),
+        ([event_of(b'{"content":[{"type":"text","text":"Taken."}],"isError":true}')], "Taken.", 2),
+        ([b": still working\n\n"], None, 1),
+        ([DIED], None, 1),
+    ],
+    ids=["it ran", "the business said no", "no answer", "cut"],
+)
+async def test_a_stream_of_events_that_begins_late_is_heard_out(
+    events: list[bytes | Exception], hears: str | None, runs: int
+) -> None:
+    """A server may open its stream while the tool still runs; hanging up would cancel it."""
+    mcp = LateEvents(*events)
+    world, caller = World(mcp=mcp), [(b"x-call-id", b"call_7")]
+    raw = orjson.dumps(RPC_BOOK)
+    incoming = FakeIncoming(target="/mcp", body=raw, headers=caller)
+    asking = asyncio.ensure_future(world.handler.handle(incoming))
+    await until(lambda: incoming.answered is not None)
+    twin = asyncio.ensure_future(world.ask(RPC_BOOK | {"id": 8}, "/mcp", headers=caller))
+    await asyncio.sleep(0)
+    mcp.ends.set()
+    await asking
+
+    assert mcp.closed_at == [True]
+    heard = said(await twin)
+    assert (heard["id"], heard["result"]["content"][0]["text"]) == (8, hears or pending(world))
+    await world.ask(RPC_BOOK | {"id": 9}, "/mcp", headers=caller)
+    assert len(mcp.seen) == runs
 
 
 async def test_an_answer_that_streamed_to_its_end_is_done_and_not_kept() -> None:

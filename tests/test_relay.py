@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from backends.base import close
-from proxy.core.model import Headers, Outbound, Reply
+from proxy.core.model import Call, Head, Headers, Kind, Outbound, Reply
 from proxy.errors import UpstreamFailed
-from proxy.relay import Sender, Settled
+from proxy.relay import Sender, Settled, heard_out
 
 OUT = Outbound("POST", "/", [])
 
@@ -407,3 +407,17 @@ async def test_an_answer_that_came_whole_needs_no_bound() -> None:
     reply = await Sender(Upstream(), [], deadline=0.0, linger=30.0, late=Asked())(WHOLE)
 
     assert reply.body == b""
+
+
+@pytest.mark.parametrize(
+    ("failure", "whole"), [(None, True), (UpstreamFailed("reset", "cut", sent=True), False)]
+)
+async def test_events_that_are_nobodys_language_are_heard_to_their_end(
+    failure: UpstreamFailed | None, whole: bool
+) -> None:
+    chunks = Chunks(b"data: 1\n\n", b"data: 2\n\n", failure=failure)
+    reply = Reply(200, [(b"content-type", b"text/event-stream")], chunks)
+    call = Call(Kind.FUNCTION, Head("POST", "/retell", "", {}, [], b"localhost", "127.0.0.1"))
+
+    assert await heard_out(call, reply, patience=9.0) is (reply if whole else None)
+    assert chunks.closed

@@ -1,0 +1,49 @@
+"""What does a tool answer in a stream of events that is read by, or for, somebody else?"""
+
+from __future__ import annotations
+
+from proxy.core.body_verdicts import BodyVerdicts
+from proxy.core.dialects import jsonrpc, sse
+from proxy.core.model import Verdict
+from proxy.core.verdict import FAILED_BODY, judge_rpc
+
+
+class Ear:
+    """Listens for the answer to a `tools/call`; `rpc_id` is the caller's own, raw JSON.
+
+    `message` is the JSON-RPC message that answers, None as long as it has not come.  `verdict` is
+    that on it; the tool may have run as long as nobody has said so.
+    """
+
+    __slots__ = ("_by_rule", "_parser", "_rpc_id", "message", "verdict")
+
+    def __init__(self, rpc_id: bytes, by_rule: BodyVerdicts | None = None) -> None:
+        self.message: bytes | None = None
+        self.verdict: Verdict = FAILED_BODY
+        self._rpc_id = rpc_id
+        self._by_rule = by_rule
+        self._parser: sse.Parser | None = sse.Parser()
+
+    def feed(self, chunk: bytes) -> bool:
+        """Listen to what came; whether nothing more is to be learned."""
+        if self._parser is None:
+            return True
+        try:
+            for event in self._parser.feed(chunk):
+                self._hear(event)
+        except ValueError:  # no answer of any server is so large
+            self._parser = None
+        if self.message is not None:
+            self._parser = None
+        return self._parser is None
+
+    def _hear(self, event: sse.Event) -> None:
+        if self.message is not None or event.name != b"message" or not event.data:
+            return
+        try:
+            answer = jsonrpc.parse_tool_answer(event.data, self._rpc_id, complete=False)
+        except ValueError:
+            return  # No JSON-RPC: its reader passes it over as well.
+        if answer is not None:
+            self.message = event.data
+            self.verdict = judge_rpc(200, [], answer, by_rule=self._by_rule)
