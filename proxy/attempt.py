@@ -127,13 +127,12 @@ class Attempts:
         self, arm: Arm, call: Call, reply: Reply | None, verdict: Verdict, *, patience: float
     ) -> tuple[Reply | None, Verdict]:
         """What became of a write whose caller has left."""
-        if reply is None or isinstance(reply.body, bytes):
-            pass  # All that there is to know.
-        elif verdict.delivers and media_type(reply.headers) == EVENTS:
-            reply = await heard_out(call, reply, patience=patience, by_rule=arm.by_rule)
-            verdict = (reply.verdict or verdict) if reply is not None else LATE
-        else:
-            await let_go(reply.body, 0.0)
+        if reply is not None and not isinstance(body := reply.body, bytes):
+            if verdict.delivers and media_type(reply.headers) == EVENTS:
+                reply = await heard_out(call, reply, patience=patience, by_rule=arm.by_rule)
+                verdict = (reply.verdict or verdict) if reply is not None else LATE
+            else:
+                await let_go(body, 0.0)
         self._watch.answered_late(arm.name, verdict)
         return reply, verdict
 
