@@ -21,7 +21,6 @@ from proxy.core.dialects.last_answer import done_answer, last_answer
 from proxy.core.exchange import Exchange
 from proxy.core.exchange_headers import headers_for_arms, headers_for_caller
 from proxy.core.fields import fields
-from proxy.core.head import drop
 from proxy.core.model import (
     TOOL_KINDS,
     Call,
@@ -220,7 +219,7 @@ class Handler:
         x.decided, x.decided_by = decision.arm, decision.reason
         plan = self._plan(line, call, decision, x, wall_ms)
         if ticket is not None:
-            self._bind(plan, ticket, call, partial(self._leave, line, incoming, call, x, ticket))
+            self._bind(plan, ticket, partial(self._leave, line, incoming, call, x, ticket))
         if call.kind in STATUS_ONLY and self._outbox.has_queue(call.id):
             queued = await self._queue(call, plan.arm.name, plan.budget_ends, ticket, x)
             if queued is not None:
@@ -280,14 +279,12 @@ class Handler:
         x.arm, x.reason, x.outcome = arm, Reason.CACHED, "business_no" if no else "ok"
         return reply
 
-    def _bind(self, plan: Plan, ticket: Ticket, call: Call, leave: Callable[[], None]) -> None:
-        """Every try of a write says that it is the same one."""
+    def _bind(self, plan: Plan, ticket: Ticket, leave: Callable[[], None]) -> None:
+        """Every try of a write says that it is the same one.  A caller's own word never goes on."""
         plan.ticket = ticket
         if ticket.run is None:
             return
         plan.leave = leave
-        if IDEMPOTENCY_KEY in call.head.named:
-            drop(call.head, IDEMPOTENCY_KEY)
         plan.headers.append((IDEMPOTENCY_KEY, ticket.run.idempotency))
 
     def _leave(
