@@ -34,8 +34,7 @@ COMPILED = {
     """,
     "what has run, or is kept": """
         proxy.core.cache proxy.core.cache_key proxy.core.fingerprints proxy.core.replay
-        proxy.core.replay_events proxy.core.replay_key proxy.core.replay_lanes
-        proxy.core.replay_store
+        proxy.core.replay_events proxy.core.replay_key proxy.core.replay_store
     """,
     "whether the arm may be asked, and what its answer means": """
         proxy.core.arm_breaker proxy.core.body_verdicts proxy.core.breaker

@@ -115,6 +115,24 @@ def test_the_structs_that_are_decoded_would_be_found() -> None:
     assert "proxy.core.cache.Entry" in structs().keys() - decoded()
 
 
+def test_no_bound_of_a_slice_in_a_compiled_module_does_something() -> None:
+    """mypyc evaluates it twice where the whole is no list, tuple, text or bytes: a memoryview say.
+
+    (mypy 2.4: `try_gen_slice_op` gives up after it has evaluated both bounds.)
+    """
+    acts = [
+        f"{name}: {ast.unparse(call)}"
+        for name in setup.modules()
+        for bounds in ast.walk(tree_of(path_of(name)))
+        if isinstance(bounds, ast.Slice)
+        for call in ast.walk(bounds)
+        if isinstance(call, ast.Call | ast.NamedExpr | ast.Await)
+        and not ast.unparse(call).startswith("len(")
+    ]
+
+    assert not acts
+
+
 def test_without_being_asked_nothing_is_compiled_or_needed(tmp_path: Path) -> None:
     done = build(tmp_path, CC="no-such-compiler")
 

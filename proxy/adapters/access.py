@@ -199,6 +199,7 @@ class AccessLog:
             rest, count = memoryview(chunk[0]), chunk[1]
             try:
                 while rest:
-                    rest = rest[os.write(self._fd, rest) :]
+                    written = os.write(self._fd, rest)  # Within the slice, C would write twice.
+                    rest = rest[written:]
             except OSError:  # the disk is full or the reader is gone: the calls go on
                 self.dropped += count
