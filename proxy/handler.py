@@ -231,7 +231,7 @@ class Handler:
             return await self._share(line, call, plan, found, x)
         reply, verdict, ran = await self._hedging.run(call, plan, x)
         if plan.terms.effect is not _READ and ran is not Ran.NO:
-            self._cached.wrote(call)
+            self._wrote(call, reply)
         if reply is None and call.kind in STATUS_ONLY:
             reply = await self._queue(call, plan.arm.name, plan.budget_ends, ticket, x)
         elif ticket is not None:
@@ -239,6 +239,12 @@ class Handler:
             if ticket.left:
                 return nobody_hears()  # The caller has an answer already.
         return reply if reply is not None else self._last_answer(line, call, x, ran)
+
+    def _wrote(self, call: Call, reply: Reply | None) -> None:
+        """Forget what a write makes untrue: now, and when an answer that streams has ended too."""
+        self._cached.wrote(call)
+        if reply is not None and not isinstance(reply.body, bytes):
+            reply.body = Settled(reply.body, lambda *_: self._cached.wrote(call))
 
     async def _queue(
         self, call: Call, arm: str, until: float, ticket: Ticket | None, x: Exchange

@@ -138,11 +138,11 @@ class Settled:
 
     `ended(failure, whole)`: the upstream's failure if it broke, and whether the body was read to
     its end; neither means that the reader went away.  Then the upstream has `linger` seconds to
-    finish.  An async generator would not do: closed before its first step, it runs none of its
-    own clean-up.
+    finish.  `hear` is given every chunk that is handed on.  An async generator would not do:
+    closed before its first step, it runs none of its own clean-up.
     """
 
-    __slots__ = ("_chunks", "_ended", "_linger", "size")
+    __slots__ = ("_chunks", "_ended", "_hear", "_linger", "size")
 
     def __init__(
         self,
@@ -150,9 +150,11 @@ class Settled:
         ended: Callable[[UpstreamFailed | None, bool], None],
         *,
         linger: float = 0.0,
+        hear: Callable[[bytes], object] | None = None,
     ) -> None:
         self.size = 0  # bytes handed on
         self._chunks = chunks
+        self._hear = hear
         self._linger = linger
         self._ended: Callable[[UpstreamFailed | None, bool], None] | None = ended
 
@@ -172,6 +174,8 @@ class Settled:
             self._tell(None, whole=False)
             raise
         self.size += len(chunk)
+        if self._hear is not None:
+            self._hear(chunk)
         return chunk
 
     async def aclose(self) -> None:

@@ -28,6 +28,7 @@ from tests.path_kit import (
     Network,
     World,
     header,
+    read,
     said,
 )
 
@@ -509,3 +510,19 @@ async def test_an_event_that_is_too_much_and_cannot_wait_is_503() -> None:
 
     assert reply.status == 503
     assert header(reply, b"retry-after")
+
+
+async def test_what_is_read_while_a_write_still_streams_is_not_kept_beyond_its_end() -> None:
+    """A stream may begin before the tool has changed anything."""
+    tools = {"slots": {"effect": "read", "cache": "1m"}, "book": {"invalidates": ["slots"]}}
+    world = World(tools=tools)
+    world.mcp.chunks = [b"booked"]
+    streams = await world.ask(BOOK)
+    world.mcp.chunks = None
+    before = [await world.ask(SLOTS) for _ in range(2)]
+
+    await read(streams)
+    after = await world.ask(SLOTS)
+
+    reasons = [header(reply, b"x-callsplit-reason") for reply in (*before, after)]
+    assert reasons == [[b"share"], [b"cached"], [b"share"]]

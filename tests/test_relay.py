@@ -140,10 +140,10 @@ class Chunks:
 
 
 async def test_a_whole_stream_is_told_once() -> None:
-    ends = Ends()
-    body = Settled(Chunks(b"ab", b"c"), ends)
+    ends, heard = Ends(), list[bytes]()
+    body = Settled(Chunks(b"ab", b"c"), ends, hear=heard.append)
 
-    assert [chunk async for chunk in body] == [b"ab", b"c"]
+    assert [chunk async for chunk in body] == [b"ab", b"c"] == heard
     await body.aclose()
 
     assert body.size == 3
