@@ -525,4 +525,4 @@ async def test_what_is_read_while_a_write_still_streams_is_not_kept_beyond_its_e
     after = await world.ask(SLOTS)
 
     reasons = [header(reply, b"x-callsplit-reason") for reply in (*before, after)]
-    assert reasons == [[b"share"], [b"cached"], [b"share"]]
+    assert reasons == [[b"recorded"], [b"cached"], [b"recorded"]]
