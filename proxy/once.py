@@ -12,7 +12,7 @@ from typing import TypeAlias
 
 from msgspec import Struct
 
-from proxy.core.dialects.kept import Kept, keep
+from proxy.core.dialects.kept import keep
 from proxy.core.model import Call, Kind, Ran, Reply, Verdict
 from proxy.core.replay import ReplayGuard
 from proxy.core.replay_events import EventGuard, EventStep, event_key
@@ -33,6 +33,7 @@ TIDY_SECONDS = 0.5
 _SUCCESS = "success"
 # Bound once: reading a member of an enumeration is slow in Python 3.11.
 _EVENT, _DELIVER, _DELIVERED = Kind.EVENT, EventStep.DELIVER, EventStep.DELIVERED
+_NOT_RUN, _UNKNOWN = Ran.NO, Ran.UNKNOWN
 
 
 class Heard(Struct, frozen=True, gc=False):
@@ -42,20 +43,14 @@ class Heard(Struct, frozen=True, gc=False):
     delivered: bool
 
 
-class Ticket:
-    """Leave to run a write, or to deliver an event, once.
+class Ticket(Struct, eq=False, gc=False):
+    """Leave to run a write, or to deliver an event, once."""
 
-    `asked`: an arm may have heard of it.  `left`: its caller has been answered, it goes on.
-    """
-
-    __slots__ = ("asked", "event", "left", "open", "run")
-
-    def __init__(self, run: Run | None, event: int = 0) -> None:
-        self.run = run
-        self.event = event
-        self.asked = False
-        self.left = False
-        self.open = True  # not settled, and nobody is bound to settle it
+    run: Run | None
+    event: int = 0
+    asked: bool = False  # an arm may have heard of it
+    left: bool = False  # its caller has been answered, it goes on
+    open: bool = True  # not settled, and nobody is bound to settle it
 
 
 Step: TypeAlias = Ticket | Replay | Wait | Full | Heard
@@ -101,10 +96,10 @@ class Once:
             return step.done
         assert type(step) is Wait
         if step.unknown and step.key not in self._lingering:
-            return Ran.UNKNOWN  # nobody is left who could learn more
+            return _UNKNOWN  # nobody is left who could learn more
         told = await self._runs.wait(step.key, until)
         if told is None:
-            return Ran.UNKNOWN
+            return _UNKNOWN
         self._watch.replayed("twin")
         return told
 
@@ -135,13 +130,14 @@ class Once:
         if ticket.event:
             self._end_event(ticket, taken=reply is not None and 200 <= reply.status < 300)
             return
-        if reply is None or verdict.ran is Ran.NO:
-            self._end(ticket, ran if reply is None else Ran.NO)
+        if reply is None or verdict.ran is _NOT_RUN:
+            self._end(ticket, ran if reply is None else _NOT_RUN)
             return
         success = verdict.label == _SUCCESS
         if isinstance(reply.body, bytes):
             kept = keep(call, reply, verdict=verdict)
-            self._end(ticket, Ran.NO if wants_input(kept) else Done(kept, success))
+            asks = kept is not None and kept.asks_more and wants_input(kept.body)
+            self._end(ticket, _NOT_RUN if asks else Done(kept, success))
         elif ticket.left:  # a late answer that begins well and is too large to be kept
             self._end(ticket, Done(None, success))
         else:
@@ -155,7 +151,7 @@ class Once:
         if ticket.event:
             self._end_event(ticket, taken=False)
         else:
-            self._end(ticket, Ran.UNKNOWN if ticket.asked else Ran.NO)
+            self._end(ticket, _UNKNOWN if ticket.asked else _NOT_RUN)
 
     async def tidy(self) -> None:
         """Forget, from time to time, what has been known long enough; runs until cancelled."""
@@ -181,7 +177,7 @@ class Once:
         """An answer that streams: known to be done once it has come whole."""
 
         def ended(failure: UpstreamFailed | None, whole: bool) -> None:
-            self._end(ticket, Done(None, success) if whole else Ran.UNKNOWN)
+            self._end(ticket, Done(None, success) if whole else _UNKNOWN)
 
         return Settled(chunks, ended)
 
@@ -194,13 +190,13 @@ class Once:
             self._lingering.discard(run.key)
         if isinstance(outcome, Done):
             self.guard.finished(run, outcome, now)
-        elif outcome is Ran.NO:
+        elif outcome is _NOT_RUN:
             self.guard.not_run(run, now)
         else:
             self.guard.unknown(run, now)
         self._runs.land(run.key, outcome)
 
 
-def wants_input(kept: Kept | None) -> bool:
+def wants_input(message: bytes) -> bool:
     """The tool has not run yet: it asks for more first (MCP 2026-07-28, `input_required`)."""
-    return kept is not None and kept.asks_more and b'"input_required"' in kept.body
+    return b'"input_required"' in message

@@ -48,6 +48,7 @@ class ReplayGuard:
     def __init__(
         self, *, most: int = MOST, most_bytes: int = MOST_BYTES, hold: float = HOLD
     ) -> None:
+        self._hold = hold
         self.store = RunStore(most=most, most_bytes=most_bytes, hold=hold)
 
     def begin(
@@ -66,23 +67,20 @@ class ReplayGuard:
         however it ends.  Its answer will serve repeats for `replay_for` seconds.
         """
         store = self.store
-        if (former := store.former(key, tool_call_id, now)) is not None:
-            return Replay(former)
-        last = store.last(key)
-        if last is not None and last.holds(now):
-            if last.done is None:
-                _serves(last, tool_call_id)
-                return Wait(key, last.state is _UNKNOWN)
-            if tool_call_id in last.ids or store.is_latest(last):
-                _serves(last, tool_call_id)
-                return Replay(last.done)
-        number = store.follow(last, key, now)
-        if not store.has_room(now):
-            return _FULL
+        if tool_call_id is not None:
+            former = store.former.done(key, tool_call_id, now)
+            if former is not None:
+                return Replay(former)
+        last = store.last.get(key)
+        if last is None:
+            number = store.numbers.last(key) + 1
+        else:
+            if last.holds(now) and (step := self._repeat(last, tool_call_id)) is not None:
+                return step
+            number = store.follow(last, now)
         ids = () if tool_call_id is None else (tool_call_id,)
-        run = Run(key, number, scope, tool, replay_for, ids=ids)
-        store.add(run, now)
-        return run
+        run = Run(key, number, scope, tool, replay_for, now, self._hold, ids)
+        return run if store.add(run, now) else _FULL
 
     def finished(self, run: Run, done: Done, now: float) -> bool:
         """It ran, and this is how it ended.  False: that is known already, or of no use any more.
@@ -93,11 +91,11 @@ class ReplayGuard:
         if not store.leave(run):
             return False
         if run.replay_for > 0:
-            store.keep(run, done, now)
-        else:
-            store.forget(run, now, run.number)
+            store.keep(run, done, now, latest=done.success)
+            return True
+        store.forget(run, now, run.number)
         if done.success:
-            store.succeeded(run)
+            store.outdate(run.scope)
         return True
 
     def not_run(self, run: Run, now: float) -> bool:
@@ -121,7 +119,7 @@ class ReplayGuard:
         What still comes to light of a run whose outcome was unknown counts, until the next begins.
         Raises KeyError if nothing is known of it, ValueError if it is running.
         """
-        run = self.store.last(key)
+        run = self.store.last.get(key)
         if run is None:
             raise KeyError(key)
         state = run.state
@@ -151,6 +149,16 @@ class ReplayGuard:
         """
         found = (run for run in self.store if run.state in states and scope in (None, run.scope))
         return [_record(run, now) for run in islice(found, most)]
+
+    def _repeat(self, last: Run, tool_call_id: str | None) -> Replay | Wait | None:
+        """What a repeat of a run hears, as long as that holds; None: it may run again."""
+        if last.done is None:
+            _serves(last, tool_call_id)
+            return Wait(last.key, last.state is _UNKNOWN)
+        if tool_call_id in last.ids or self.store.is_latest(last):
+            _serves(last, tool_call_id)
+            return Replay(last.done)
+        return None
 
 
 def _serves(run: Run, tool_call_id: str | None) -> None:

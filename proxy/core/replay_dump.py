@@ -9,7 +9,7 @@ from proxy.core.replay import ReplayGuard
 from proxy.core.replay_events import EventGuard
 from proxy.core.replay_values import Done, Run, RunState
 
-VERSION = 1
+VERSION = 2
 
 
 class SavedRun(Struct, array_like=True, gc=False):
@@ -78,7 +78,7 @@ def _saved(run: Run, guard: ReplayGuard, at_ms: int) -> SavedRun:
         run.replay_for,
         at_ms,
         run.ids,
-        store.last(run.key) is run,
+        store.last.get(run.key) is run,
         store.is_latest(run),
         None if done is None else done.success,
         None if done is None else done.kept,

@@ -46,10 +46,13 @@ def replay_key(scope: str, tool: str, arguments: bytes | None, body: bytes) -> b
     whoever speaks with the agent has a say in the arguments.
     """
     text = canonical(arguments) if arguments is not None else None
-    form = "="
+    names = (scope, tool, text is None)
     if text is None:
-        form, text = "~", body if arguments is None else arguments
-    parts = f"{len(scope)}:{scope}{len(tool)}:{tool}{form}".encode("utf-8", "surrogatepass")
+        text = body if arguments is None else arguments
+    try:
+        parts = _write(names)
+    except UnicodeEncodeError:  # half a surrogate pair, or a byte that is no text
+        parts = ascii(names).encode()
     return blake2b(parts + text, digest_size=KEY_BYTES).digest()
 
 

@@ -31,8 +31,9 @@ class RunNumbers:
 
     def note(self, key: bytes, number: int, now: float) -> None:
         """Remember this as the last run's number."""
-        self.turn(now)
-        if len(self._young) >= self._most:
+        if now >= self._turn_at:
+            self.turn(now)
+        elif len(self._young) >= self._most:
             self._drop_old(now)
         self._young[key] = number
 

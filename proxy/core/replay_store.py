@@ -4,13 +4,20 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
+from itertools import islice, takewhile
 
-from proxy.core.replay_lanes import Lanes
+from proxy.core.replay_former import FormerRuns
 from proxy.core.replay_numbers import RunNumbers
 from proxy.core.replay_values import Done, Run, RunState
 
 OVERHEAD = 512
 """Bytes that a kept answer takes beside its body, roughly."""
+
+SEARCH = 30.0
+"""Seconds between searches for what stands behind a run that stays longer, and is due."""
+
+SLACK = 64
+"""Runs that may at least go out of turn before the queues are made anew."""
 
 # Bound once: reading a member of an enumeration is slow in Python 3.11.
 _IN_FLIGHT, _UNKNOWN, _DONE = RunState.IN_FLIGHT, RunState.UNKNOWN, RunState.DONE
@@ -25,6 +32,9 @@ class RunStore:
     """
 
     def __init__(self, *, most: int, most_bytes: int, hold: float) -> None:
+        self.last: dict[bytes, Run] = {}  # of each key; what is known of it may hold no longer
+        self.former = FormerRuns()
+        self.finished = 0  # runs whose end is known
         self.bytes = 0  # of kept answers, roughly
         self.evicted = 0  # finished runs that had to go before their time
         self.stripped = 0  # answers that had to; that the run is done is still known
@@ -32,150 +42,137 @@ class RunStore:
         self._most = most
         self._most_bytes = most_bytes
         self._hold = hold
-        self._runs: dict[bytes, Run] = {}  # the last one of each key
-        self._former: dict[tuple[bytes, str], Run] = {}  # earlier ones, by tool calls they answer
         self._latest: dict[str, Run] = {}  # the last success of each scope
-        self._in_flight, self._unknown, self._finished = Lanes(), Lanes(), Lanes()
-        self._answers: deque[Run] = deque()  # those with an answer, oldest first; stale ones too
+        self._unknown: dict[Run, None] = {}
+        # Finished runs, oldest first.  One that goes out of turn is passed over when that comes.
+        self._stripped: deque[Run] = deque()  # without answers, older than all others
+        self._queue: deque[Run] = deque()
+        self._gone = 0  # out of turn
+        self._search_at = 0.0
 
     def __len__(self) -> int:
-        return self._in_flight.count + self._unknown.count + self._finished.count
+        return len(self.last) + self.former.count
 
     def __iter__(self) -> Iterator[Run]:
         """Every known run: unknown, in flight, finished."""
-        for lanes in (self._unknown, self._in_flight, self._finished):
-            yield from lanes
+        yield from self._unknown
+        yield from (run for run in self.last.values() if run.state is _IN_FLIGHT)
+        yield from _done(self._stripped)
+        yield from _done(self._queue)
 
     @property
     def in_flight(self) -> int:
         """Runs that are going on."""
-        return len(self._in_flight)
+        return len(self) - self.finished - self.unknown
 
     @property
     def unknown(self) -> int:
         """Runs whose outcome is unknown."""
         return len(self._unknown)
 
-    @property
-    def finished(self) -> int:
-        """Runs whose end is known."""
-        return len(self._finished)
-
-    def last(self, key: bytes) -> Run | None:
-        """The last run of a key; it may have been known for too long already."""
-        return self._runs.get(key)
-
-    def former(self, key: bytes, tool_call_id: str | None, now: float) -> Done | None:
-        """How an earlier run of a key ended, if its answer is the one to this tool call."""
-        if tool_call_id is None or not self._former:
-            return None
-        run = self._former.get((key, tool_call_id))
-        return run.done if run is not None and run.holds(now) else None
-
     def is_latest(self, run: Run) -> bool:
         """Whether no other write of its scope has succeeded since this one did."""
         return self._latest.get(run.scope) is run
 
-    def follow(self, last: Run | None, key: bytes, now: float) -> int:
-        """Make way for a key's next run; its number.
+    def follow(self, last: Run, now: float) -> int:
+        """Make way for the next run of a key; its number.
 
         The answer of the one before still serves the tool calls that it served.
         """
-        if last is None:
-            return self.numbers.last(key) + 1
         if last.done is not None and last.ids and last.holds(now):
-            self._former.update({(key, each): last for each in last.ids})
+            del self.last[last.key]
+            self.former.add(last)
         else:
             self.drop(last, now)
         return last.number + 1
 
-    def has_room(self, now: float) -> bool:
-        """Whether one more can be known, after something finished had to go if need be."""
-        if self._in_flight.count + self._unknown.count + self._finished.count < self._most:
-            return True
-        oldest = self._finished.first()
-        if oldest is None:
-            return self.expire(now, 1) > 0
-        if oldest.holds(now):
-            self.evicted += 1
-        self.drop(oldest, now)
+    def add(self, run: Run, now: float) -> bool:
+        """A run begins; False: there is no room for it, and nothing finished that could go."""
+        if len(self.last) + self.former.count >= self._most and not self._make_room(now):
+            return False
+        self.last[run.key] = run
         return True
-
-    def add(self, run: Run, now: float) -> None:
-        """A new run begins."""
-        self._runs[run.key] = run
-        self._in_flight.put(run, now, self._hold)
 
     def hold(self, run: Run, now: float) -> None:
         """The outcome of a run is unknown from now on."""
-        run.state = _UNKNOWN
-        self._unknown.put(run, now, self._hold)
+        run.state, run.since, run.stay = _UNKNOWN, now, self._hold
+        self._unknown[run] = None
 
     def leave(self, run: Run) -> bool:
         """Take a run out of waiting for its outcome; False: it does not wait for any.
 
         One that was given up counts again, unless another has begun or it has been forgotten.
         """
-        if run.state is _IN_FLIGHT or run.state is _UNKNOWN:
-            self._lanes_of(run).drop(run)
+        state = run.state
+        if state is _IN_FLIGHT:
             return True
-        if run.state is not _LOST or run.key in self._runs or len(self) >= self._most:
+        if state is _UNKNOWN:
+            del self._unknown[run]
+            return True
+        if state is not _LOST or run.key in self.last or len(self) >= self._most:
             return False
         if self.numbers.last(run.key) != run.number:
             return False
-        self._runs[run.key] = run
+        self.last[run.key] = run
         return True
 
-    def keep(self, run: Run, done: Done, now: float) -> None:
-        """Let a finished run stay, with its answer if there is room for that."""
+    def keep(self, run: Run, done: Done, now: float, *, latest: bool) -> None:
+        """Let a run that has left stay as a finished one, with its answer if there is room.
+
+        `latest`: it is the last success of its scope.
+        """
         size = 0 if done.kept is None else len(done.kept.body) + OVERHEAD
         if size > self._most_bytes:
             done, size = Done(None, done.success), 0
-        run.state, run.done = _DONE, done
-        self._finished.put(run, now, run.replay_for)
-        if size:
-            run.size = size
-            self.bytes += size
-            answers = self._answers
-            answers.append(run)
-            if self.bytes > self._most_bytes or not answers[0].size:
-                self._fit()
-            elif len(answers) > 2 * self._finished.count + 64:
-                self._answers = deque(each for each in answers if each.size)
-
-    def succeeded(self, run: Run) -> None:
-        """This is the last success of its scope; if it is not kept, none that is known is."""
-        if run.done is None:
-            self._latest.pop(run.scope, None)
-        else:
+        run.state, run.done, run.size = _DONE, done, size
+        run.since, run.stay = now, run.replay_for
+        self._queue.append(run)
+        self.finished += 1
+        if latest:
             self._latest[run.scope] = run
+        self.bytes += size
+        while self.bytes > self._most_bytes:
+            self._strip()
+
+    def outdate(self, scope: str) -> None:
+        """A write that is not kept was the last success of this scope."""
+        self._latest.pop(scope, None)
 
     def drop(self, run: Run, now: float) -> None:
         """A known run is known no longer."""
-        self._lanes_of(run).drop(run)
-        self.forget(run, now, run.number, _OVER if run.state is _DONE else _LOST)
+        if run.state is not _DONE:
+            self.leave(run)
+            self.forget(run, now, run.number, _LOST)
+            return
+        self._forget_done(run, now)
+        for queue in (self._stripped, self._queue):
+            if queue and queue[0] is run:
+                queue.popleft()
+                return
+        self._gone += 1
+        if self._gone > self.finished + SLACK:
+            self._gone = 0
+            self._stripped, self._queue = deque(_done(self._stripped)), deque(_done(self._queue))
 
     def forget(self, run: Run, now: float, number: int, state: RunState = _OVER) -> None:
-        """Of a run that is in no state any more, nothing stays but its key's last `number`."""
-        self.bytes -= run.size
-        run.state, run.done, run.size = state, None, 0
-        if self._runs.get(run.key) is run:
-            del self._runs[run.key]
-            self.numbers.note(run.key, number, now)
+        """Of a run that has left, nothing stays but its key's last `number`."""
+        run.state, run.done = state, None
+        key, scope = run.key, run.scope
+        if self.last.get(key) is run:
+            del self.last[key]
+            self.numbers.note(key, number, now)
         else:
-            self._forget_former(run)
-        if self._latest.get(run.scope) is run:
-            del self._latest[run.scope]
+            self.former.forget(run)
+        if self._latest.get(scope) is run:
+            del self._latest[scope]
 
     def expire(self, now: float, steps: int) -> int:
         """Drop up to `steps` runs that have been known long enough; how many."""
         self.numbers.turn(now)
-        for done in range(steps):
-            run = self._in_flight.due(now) or self._unknown.due(now) or self._finished.due(now)
-            if run is None:
-                return done
+        due = list(islice(self._due(now), steps))
+        for run in due:
             self.drop(run, now)
-        return steps
+        return len(due)
 
     def restore(self, run: Run, *, last: bool, latest: bool, now: float) -> None:
         """Take over a run that another process knew, before the first one begins here.
@@ -187,34 +184,65 @@ class RunStore:
             self.numbers.note(run.key, run.number, now)
             return
         if last:
-            self._runs[run.key] = run
+            self.last[run.key] = run
         else:
-            self._former.update({(run.key, each): run for each in run.ids})
+            self.former.add(run)
         if done is None:
             self.hold(run, run.since)
+        else:
+            self.keep(run, done, run.since, latest=latest)
+
+    def _make_room(self, now: float) -> bool:
+        oldest = _first_of(self._stripped) or _first_of(self._queue)
+        if oldest is None:
+            return self.expire(now, 1) > 0
+        if oldest.holds(now):
+            self.evicted += 1
+        self._forget_done(oldest, now)
+        return True
+
+    def _forget_done(self, run: Run, now: float) -> None:
+        self.finished -= 1
+        self.bytes -= run.size
+        self.forget(run, now, run.number)
+
+    def _due(self, now: float) -> Iterator[Run]:
+        """Those that have stayed long enough, as far as they are the first to come.
+
+        Now and then all are searched: finished runs do not all stay equally long, and those in
+        flight stand in no queue.
+        """
+
+        def is_due(run: Run) -> bool:
+            return not run.holds(now)
+
+        if now >= self._search_at:
+            yield from filter(is_due, self)
+            self._search_at = now + SEARCH  # Whoever takes only some of them will search again.
             return
-        self.keep(run, done, run.since)
-        if latest:
-            self.succeeded(run)
+        for runs in (self._unknown, _done(self._stripped), _done(self._queue)):
+            yield from takewhile(is_due, runs)
 
-    def _forget_former(self, run: Run) -> None:
-        for each in run.ids:
-            if self._former.get((run.key, each)) is run:
-                del self._former[run.key, each]
-
-    def _lanes_of(self, run: Run) -> Lanes:
-        if run.state is _DONE:
-            return self._finished
-        return self._unknown if run.state is _UNKNOWN else self._in_flight
-
-    def _fit(self) -> None:
-        """Keep to the limit of bytes: of the oldest only the fact stays that they are done."""
-        answers = self._answers
-        while self.bytes > self._most_bytes or not answers[0].size:
-            self._strip(answers.popleft())
-
-    def _strip(self, run: Run) -> None:
-        if run.done is not None and run.size:
+    def _strip(self) -> None:
+        """Of the oldest answer only the fact stays that it is done."""
+        run = _first_of(self._queue)
+        assert run is not None
+        assert run.done is not None
+        self._stripped.append(run)
+        if run.size:
             self.bytes -= run.size
             run.done, run.size = Done(None, run.done.success), 0
             self.stripped += 1
+
+
+def _done(queue: deque[Run]) -> Iterator[Run]:
+    return (run for run in queue if run.state is _DONE)
+
+
+def _first_of(queue: deque[Run]) -> Run | None:
+    """Take out the first that did not go out of turn."""
+    while queue:
+        run = queue.popleft()
+        if run.state is _DONE:
+            return run
+    return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from binascii import hexlify
 from enum import StrEnum
 from hashlib import blake2b
 
@@ -52,6 +53,8 @@ class Run(Struct, eq=False, gc=False):
     @property
     def idempotency(self) -> bytes:
         """For the header `Idempotency-Key`: 32 hex digits, the same for all tries of this run."""
+        if self.number == 1:
+            return hexlify(self.key)
         text = b"%b%d" % (self.key, self.number)
         return blake2b(text, digest_size=16).hexdigest().encode()
 

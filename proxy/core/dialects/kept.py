@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Mapping
-from typing import Any, Final
+from functools import lru_cache
+from typing import Any, Final, TypeAlias
 
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
 
 from proxy.core.dialects import answers, jsonrpc, sse
-from proxy.core.dialects.headers import for_new_answer, media_type, value_of
+from proxy.core.dialects.headers import for_new_answer, media_type
 from proxy.core.dialects.jsonrpc import Era, ToolResult
 from proxy.core.dialects.members import document_of, members_of
 from proxy.core.model import Call, Headers, Kind, Reply, Verdict
@@ -24,6 +25,9 @@ from proxy.core.verdict import BUSINESS_NO, SUCCESS, judge_reply
 LIMIT = 65_536
 """The most bytes of a body that is kept, unless told otherwise."""
 
+Fields: TypeAlias = tuple[tuple[bytes, bytes], ...]
+
+_MCP = Kind.MCP  # Bound once: reading a member of an enumeration is slow in Python 3.11.
 _KEPT = frozenset({b"content-type", b"content-language"})
 _PLAIN = frozenset({b"", b"identity"})
 _INFLATED_BY: Final = {b"gzip": 31, b"x-gzip": 31, b"deflate": 15}  # zlib's word for each wrapper
@@ -42,7 +46,7 @@ class Kept(Struct, frozen=True, gc=False):
 
     kind: Kind
     status: int
-    headers: tuple[tuple[bytes, bytes], ...]
+    headers: Fields
     body: bytes
     label: str
     asks_more: bool = False
@@ -80,26 +84,30 @@ def keep(
     None if it cannot be kept: it streams, its body is larger than `limit` bytes, is compressed in
     a way that cannot be undone here, or is a stream of events without an answer.
     """
-    body = _plain(reply, limit)
-    if body is None:
+    body, coding = reply.body, b""
+    if not isinstance(body, bytes) or len(body) > limit:
         return None
-    judged = verdict or reply.verdict or judge_reply(reply.status, reply.headers, body)
-    headers = [(name.lower(), value) for name, value in reply.headers if name.lower() in _KEPT]
-    if call.kind is Kind.MCP and media_type(headers) == answers.EVENTS:
-        body = _answer_among(body, call.rpc_id)
-        if body is None:
-            return None
-        headers = for_new_answer(headers, answers.JSON)
-    return Kept(
-        kind=call.kind,
-        status=reply.status,
-        headers=tuple(headers),
-        body=body,
-        label=judged.label,
-        asks_more=call.kind is Kind.MCP and _asks_more(body),
-        ttl=reply.ttl,
-        private=reply.private,
-    )
+    headers: Fields = ()
+    for field in reply.headers:
+        name = field[0].lower()
+        if name in _KEPT:
+            headers += ((name, field[1]),)
+        elif name == b"content-encoding":
+            coding = coding or field[1]
+    plain = _plain(body, coding, limit) if coding else body
+    if plain is None:
+        return None
+    headers = _shared(headers)
+    label = (verdict or reply.verdict or judge_reply(reply.status, reply.headers, plain)).label
+    if call.kind is _MCP:
+        return _kept_message(call, reply, headers, plain, label)
+    return Kept(call.kind, reply.status, headers, plain, label, False, reply.ttl, reply.private)
+
+
+@lru_cache(maxsize=256)
+def _shared(headers: Fields) -> Fields:
+    """Backends say few of these, so equal ones are kept once."""
+    return headers
 
 
 def again(call: Call, kept: Kept, output_schema: Mapping[str, Any] | None = None) -> Reply:
@@ -118,12 +126,9 @@ def again(call: Call, kept: Kept, output_schema: Mapping[str, Any] | None = None
     return Reply(kept.status, list(kept.headers), kept.body, verdict=verdict)
 
 
-def _plain(reply: Reply, limit: int) -> bytes | None:
+def _plain(body: bytes, coding: bytes, limit: int) -> bytes | None:
     """The body as it reads uncompressed: the next caller may not take what the first one took."""
-    body = reply.body
-    if not isinstance(body, bytes) or len(body) > limit:
-        return None
-    coding = value_of(reply.headers, b"content-encoding").strip().lower()
+    coding = coding.strip().lower()
     if coding in _PLAIN or not body:
         return body
     if coding not in _INFLATED_BY:
@@ -134,6 +139,19 @@ def _plain(reply: Reply, limit: int) -> bytes | None:
     except zlib.error:
         return None
     return plain if inflater.eof and not inflater.unused_data and len(plain) <= limit else None
+
+
+def _kept_message(
+    call: Call, reply: Reply, headers: Fields, body: bytes, label: str
+) -> Kept | None:
+    """Of a stream of events only the one that answers is kept."""
+    message: bytes | None = body
+    if media_type(list(headers)) == answers.EVENTS:
+        message, headers = _answer_among(body, call.rpc_id), ((b"content-type", answers.JSON),)
+    if message is None:
+        return None
+    more = _asks_more(message)
+    return Kept(_MCP, reply.status, headers, message, label, more, reply.ttl, reply.private)
 
 
 def _answer_among(events: bytes, rpc_id: bytes | None) -> bytes | None:
