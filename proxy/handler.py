@@ -17,10 +17,9 @@ from functools import partial
 from proxy.attempt import STATUS_ONLY, TIMED, Attempts, Plan
 from proxy.cached import Cached, Fetch
 from proxy.core.dialects.kept import again, keep
-from proxy.core.dialects.last_answer import done_answer, last_answer
+from proxy.core.dialects.last_answer import done_answer, language_of, last_answer
 from proxy.core.exchange import Exchange
 from proxy.core.exchange_headers import headers_for_arms, headers_for_caller
-from proxy.core.fields import fields
 from proxy.core.model import (
     TOOL_KINDS,
     Call,
@@ -38,7 +37,6 @@ from proxy.core.rescue import (
     says_pending,
 )
 from proxy.core.routes import RouteId
-from proxy.core.rules.tools import Tool
 from proxy.core.verdict import SUCCESS
 from proxy.edge import Visit
 from proxy.errors import ClientGone, Refused, UpstreamFailed
@@ -138,14 +136,15 @@ class Handler:
         """From a call to its answer; a write is run once, whoever asks how often."""
         # What is in force now, as for the arms: a reload may have come with the body.
         terms = self.line.tools.terms(call)
-        step = self._once.begin(call, terms, x.started)
+        proved = visit.credential != ""
+        step = self._once.begin(call, terms, x.started, proved=proved)
         while isinstance(step, Heard):
             taken = await self._once.taken(step, x.started + terms.budget)
             if taken is not False:
                 return self._heard(line, call, x, taken=taken)
             step = self._once.begin(call, terms, self._clock.now())
         if step is not None and not isinstance(step, Ticket):
-            return await self._repeat(line, call, step, x, terms.budget)
+            return await self._repeat(line, call, step, x, terms.budget, proved=proved)
         try:
             limited = self._meter(line, call, visit, x)
             if limited is None:
@@ -184,9 +183,20 @@ class Handler:
         return Reply(204)
 
     async def _repeat(
-        self, line: Line, call: Call, step: Replay | Wait | Full, x: Exchange, patience: float
+        self,
+        line: Line,
+        call: Call,
+        step: Replay | Wait | Full,
+        x: Exchange,
+        patience: float,
+        *,
+        proved: bool,
     ) -> Reply:
-        """A write that has run, is running or may have run: its own answer, or what is known."""
+        """A write that has run, is running or may have run: its own answer, or what is known.
+
+        Without a credential nobody hears the answer to a request that had one, only that it is
+        done.
+        """
         if isinstance(step, Full):
             x.code = "replay_full"
             return self._last_answer(line, call, x, Ran.NO)
@@ -194,6 +204,8 @@ class Handler:
         if isinstance(outcome, Ran):
             return self._last_answer(line, call, x, outcome)
         tool, kept = line.tools.get(call.tool), outcome.kept
+        if outcome.proved and not proved:
+            kept = None
         if kept is None and not outcome.success:
             return self._last_answer(line, call, x, Ran.NO)  # it said no, at great length
         x.reason, x.outcome = Reason.REPLAYED, "ok" if outcome.success else "business_no"
@@ -385,9 +397,3 @@ class Handler:
 def nobody_hears() -> Reply:
     """What stands in the log for an answer whose caller has hung up; 499 as nginx has it."""
     return Reply(499, close=True)
-
-
-def language_of(call: Call, tool: Tool) -> str | None:
-    """The caller's language, where the tool says how to find it."""
-    spoken = fields(call).get(tool.language) if tool.language else None
-    return spoken if isinstance(spoken, str) else None

@@ -12,7 +12,10 @@ from typing import TypeAlias
 
 from msgspec import Struct
 
-from proxy.core.dialects.kept import keep
+from proxy.core.dialects.answers import EVENTS, JSON
+from proxy.core.dialects.ear import Ear
+from proxy.core.dialects.headers import media_type
+from proxy.core.dialects.kept import LIMIT, keep
 from proxy.core.model import Call, Kind, Ran, Reply, Verdict
 from proxy.core.replay import ReplayGuard
 from proxy.core.replay_events import EventGuard, EventStep, event_key
@@ -33,6 +36,7 @@ TIDY_SECONDS = 0.5
 _SUCCESS = "success"
 # Bound once: reading a member of an enumeration is slow in Python 3.11.
 _EVENT, _DELIVER, _DELIVERED = Kind.EVENT, EventStep.DELIVER, EventStep.DELIVERED
+_MCP, _ARGS = Kind.MCP, Kind.ARGS
 _NOT_RUN, _UNKNOWN = Ran.NO, Ran.UNKNOWN
 
 
@@ -51,6 +55,7 @@ class Ticket(Struct, eq=False, gc=False):
     asked: bool = False  # an arm may have heard of it
     left: bool = False  # its caller has been answered, it goes on
     open: bool = True  # not settled, and nobody is bound to settle it
+    proved: bool = False  # its request came with a credential that held
 
 
 Step: TypeAlias = Ticket | Replay | Wait | Full | Heard
@@ -70,8 +75,12 @@ class Once:
         self._deliveries: Flights[int, bool] = Flights(clock)
         self._lingering: set[bytes] = set()  # unknown, but an answer may still come
 
-    def begin(self, call: Call, terms: Terms, now: float) -> Step | None:
-        """What to do about a request; None: nothing about it is guarded."""
+    def begin(self, call: Call, terms: Terms, now: float, *, proved: bool = False) -> Step | None:
+        """What to do about a request; None: nothing about it is guarded.
+
+        `proved`: it came with a credential that held.  What such a request was told is not for one
+        without.
+        """
         if call.kind is _EVENT:
             return self._begin_event(call, now)
         if terms.replay_for is None or call.tool is None:
@@ -79,15 +88,18 @@ class Once:
         scope = scope_of(call)
         if scope is None:
             return None
+        tool = call.tool
+        if call.kind is _ARGS and call.head.method != "POST":
+            tool = f"{call.head.method} {tool}"  # One path, and yet another thing to do.
         step = self.guard.begin(
-            replay_key(scope, call.tool, call.arguments, call.body),
+            replay_key(scope, tool, call.arguments, call.body),
             scope,
             tool=call.tool,
             replay_for=terms.replay_for,
             now=now,
             tool_call_id=tool_call_id(call),
         )
-        return Ticket(step) if isinstance(step, Run) else step
+        return Ticket(step, proved=proved) if isinstance(step, Run) else step
 
     async def outcome(self, step: Replay | Wait, until: float) -> Outcome:
         """What a repeat hears, by `until` (clock seconds) at the latest."""
@@ -134,15 +146,15 @@ class Once:
             self._end(ticket, ran if reply is None else _NOT_RUN)
             return
         success = verdict.label == _SUCCESS
-        if isinstance(reply.body, bytes):
-            kept = keep(call, reply, verdict=verdict)
-            asks = kept is not None and kept.asks_more and wants_input(kept.body)
-            self._end(ticket, _NOT_RUN if asks else Done(kept, success))
+        if call.kind is _MCP and call.rpc_id is None:  # a notification: nobody was told anything
+            self._end(ticket, _UNKNOWN)
+        elif isinstance(reply.body, bytes):
+            self._end(ticket, _outcome(ticket, call, reply, verdict))
         elif ticket.left:  # a late answer that begins well and is too large to be kept
             self._end(ticket, Done(None, success))
         else:
             ticket.open = False
-            reply.body = self._followed(ticket, reply.body, success=success)
+            reply.body = self._followed(ticket, call, reply, success=success)
 
     def abandon(self, ticket: Ticket) -> None:
         """Whoever held this ticket has come to no end with it."""
@@ -172,14 +184,24 @@ class Once:
         self._deliveries.land(ticket.event, taken)
 
     def _followed(
-        self, ticket: Ticket, chunks: AsyncIterator[bytes], *, success: bool
+        self, ticket: Ticket, call: Call, reply: Reply, *, success: bool
     ) -> AsyncIterator[bytes]:
-        """An answer that streams: known to be done once it has come whole."""
+        """An answer that streams: known to be done once it has come whole.
+
+        A stream of MCP's events begins well whatever becomes of the tool: what it says counts.
+        """
+        assert not isinstance(reply.body, bytes)
+        ear = None
+        if call.rpc_id is not None and media_type(reply.headers) == EVENTS:
+            ear = Ear(call.rpc_id)
 
         def ended(failure: UpstreamFailed | None, whole: bool) -> None:
-            self._end(ticket, Done(None, success) if whole else _UNKNOWN)
+            if ear is not None:
+                self._end(ticket, _heard(ticket, call, ear))
+            else:
+                self._end(ticket, Done(None, success) if whole else _UNKNOWN)
 
-        return Settled(chunks, ended)
+        return Settled(reply.body, ended, hear=ear.feed if ear is not None else None)
 
     def _end(self, ticket: Ticket, outcome: Outcome) -> None:
         """Tell the guard, and whoever waits."""
@@ -200,3 +222,21 @@ class Once:
 def wants_input(message: bytes) -> bool:
     """The tool has not run yet: it asks for more first (MCP 2026-07-28, `input_required`)."""
     return b'"input_required"' in message
+
+
+def _outcome(ticket: Ticket, call: Call, reply: Reply, verdict: Verdict) -> Outcome:
+    """What a whole answer says of the run."""
+    kept, success = keep(call, reply, verdict=verdict), verdict.label == _SUCCESS
+    assert isinstance(reply.body, bytes)
+    if kept is None and success and len(reply.body) <= LIMIT:
+        return _UNKNOWN  # compressed in a way that nobody here can read: it may be a no
+    asks = kept is not None and kept.asks_more and wants_input(kept.body)
+    return _NOT_RUN if asks else Done(kept, success, ticket.proved)
+
+
+def _heard(ticket: Ticket, call: Call, ear: Ear) -> Outcome:
+    """What a stream of events came to."""
+    if ear.message is None or not ear.verdict.delivers:
+        return ear.verdict.ran
+    reply = Reply(200, [(b"content-type", JSON)], ear.message)
+    return _outcome(ticket, call, reply, ear.verdict)

@@ -10,6 +10,7 @@ from typing import Any
 import orjson
 import pytest
 
+from proxy.core.auth import AuthPolicy, Credentials
 from proxy.core.model import Reply
 from proxy.core.replay import ReplayGuard
 from tests.fakes import FakeIncoming
@@ -485,3 +486,98 @@ async def test_a_cancelled_event_is_delivered_again() -> None:
     await asyncio.gather(asking, return_exceptions=True)
 
     assert (await world.ask(EVENT)).status == 200
+
+
+# -- Streams of events, other methods, other callers.
+
+CALLER = [(b"x-call-id", b"call_7")]
+
+
+class Events(Network):
+    """Answers in a stream of events."""
+
+    def __init__(self, *events: bytes | Exception) -> None:
+        super().__init__()
+        self.events = events
+
+    async def send(self, *given: Any, **more: Any) -> Reply:
+        reply = await super().send(*given, **more)
+        return Reply(reply.status, [(b"content-type", b"text/event-stream")], self.stream())
+
+    async def stream(self) -> AsyncIterator[bytes]:
+        for event in self.events:
+            if isinstance(event, Exception):
+                raise event
+            yield event
+
+
+SAID = event_of(b'{"content":[{"type":"text","text":"Booked."}]}')
+SAID_NO = event_of(b'{"content":[{"type":"text","text":"Taken."}],"isError":true}')
+BROKE = b'data: {"jsonrpc":"2.0","id":7,"error":{"code":-32603,"message":"x"}}\n\n'
+
+
+@pytest.mark.parametrize(
+    ("events", "hears", "runs"),
+    [([SAID], "Booked.", 1), ([SAID, DIED], "Booked.", 1), ([SAID_NO], None, 2), ([BROKE], "pending", 1),
+     ([b": nothing\n\n"], "pending", 1)],
+)  # fmt: skip
+async def test_a_stream_of_events_counts_for_what_it_says(
+    events: list[bytes | Exception], hears: str | None, runs: int
+) -> None:
+    mcp = Events(*events)
+    world = World(mcp=mcp)
+    first = await world.ask(RPC_BOOK, "/mcp", headers=CALLER)
+    try:
+        await read(first)
+    except type(DIED):
+        assert DIED in events
+
+    again = await world.ask(RPC_BOOK | {"id": 8}, "/mcp", headers=CALLER)
+
+    if hears is not None:
+        told = said(again)["result"]["content"][0]["text"]
+        assert told == (pending(world) if hears == "pending" else hears)
+    assert len(mcp.seen) == runs
+
+
+async def test_a_request_after_a_notification_is_answered() -> None:
+    world = World(mcp=Network((202, b"")))
+    note = {name: value for name, value in RPC_BOOK.items() if name != "id"}
+    await world.ask(note, "/mcp", headers=CALLER)
+
+    assert said(await world.ask(RPC_BOOK, "/mcp", headers=CALLER))["id"] == 7
+
+
+async def test_an_answer_that_nobody_can_read_is_not_told_as_done() -> None:
+    class Brotli(Network):
+        async def send(self, *given: Any, **more: Any) -> Reply:
+            reply = await super().send(*given, **more)
+            reply.headers.append((b"content-encoding", b"br"))
+            return reply
+
+    world = World(mcp=Brotli((200, b"\x0b\x10\x80...")))
+    await world.ask(BOOK)
+
+    assert said(await world.ask(BOOK))["message"] == pending(world)
+
+
+async def test_another_method_on_a_tools_path_is_another_write() -> None:
+    world = World()
+    for method in ("POST", "PUT"):
+        await world.ask(b'{"id":5}', "/retell/fn/booking", method=method, headers=CALLER)
+
+    assert sum(world.deliveries) == 2
+
+
+async def test_an_answer_is_not_told_to_whoever_shows_less_than_who_was_told_it() -> None:
+    """Knowing a call's ID and what was asked is no credential; and it does not run again."""
+    world = World(auth=AuthPolicy({}, Credentials((b"secret",))))
+    first = await world.ask(BOOK, headers=[(b"authorization", b"Bearer secret")])
+    without = await world.ask(BOOK)
+    again = await world.ask(BOOK, headers=[(b"authorization", b"Bearer secret")])
+
+    assert world.deliveries == (1, 0)
+    assert said(without) == {
+        "success": True, "message": world.line.tools.get("book").say_done.plain
+    }  # fmt: skip
+    assert again.body == first.body

@@ -9,7 +9,7 @@ from proxy.core.replay import ReplayGuard
 from proxy.core.replay_events import EventGuard
 from proxy.core.replay_values import Done, Run, RunState
 
-VERSION = 2
+VERSION = 3
 
 
 class SavedRun(Struct, array_like=True, gc=False):
@@ -26,6 +26,7 @@ class SavedRun(Struct, array_like=True, gc=False):
     latest: bool  # success of its scope
     success: bool | None
     kept: Kept | None
+    proved: bool
 
 
 class Saved(Struct):
@@ -82,11 +83,12 @@ def _saved(run: Run, guard: ReplayGuard, at_ms: int) -> SavedRun:
         store.is_latest(run),
         None if done is None else done.success,
         None if done is None else done.kept,
+        done is not None and done.proved,
     )
 
 
 def _restored(saved: SavedRun, since: float) -> Run:
-    done = None if saved.success is None else Done(saved.kept, saved.success)
+    done = None if saved.success is None else Done(saved.kept, saved.success, saved.proved)
     return Run(
         saved.key,
         saved.number,

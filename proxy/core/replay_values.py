@@ -29,6 +29,7 @@ class Done(Struct, frozen=True, gc=False):
 
     kept: Kept | None
     success: bool  # False: the business said no
+    proved: bool = False  # who was told so had a credential that held
 
 
 class Run(Struct, eq=False, gc=False):

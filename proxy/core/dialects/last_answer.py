@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from proxy.core.dialects import answers, function, inbound, jsonrpc, tools
 from proxy.core.dialects.jsonrpc import ToolResult
+from proxy.core.fields import fields
 from proxy.core.model import TOOL_KINDS, Call, Headers, Kind, Ran, Reply
 from proxy.core.rules.tools import Tool
 
@@ -29,6 +30,12 @@ def last_answer(
         return Reply(200, list(_JSON), inbound.no_instructions(call.event))
     later = (b"retry-after", b"%d" % retry_after)
     return Reply(503, [*_JSON, later], function.spoken(_NOBODY))
+
+
+def language_of(call: Call, tool: Tool) -> str | None:
+    """The caller's language, where the tool says how to find it."""
+    spoken = fields(call).get(tool.language) if tool.language else None
+    return spoken if isinstance(spoken, str) else None
 
 
 def done_answer(call: Call, *, tool: Tool, language: str | None = None) -> Reply:
