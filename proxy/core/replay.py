@@ -4,8 +4,8 @@ Twins wait for the run in flight; a finished answer serves repeats for a while; 
 is held until somebody knows, and never runs again meanwhile.
 
 An answer always serves the tool calls that it once served.  Any other repeat it serves only
-if it was a success and no other write of its call has succeeded since: who books, cancels and
-books again means it.
+if it was a success and no other write of its call has begun since, and succeeded: who books,
+cancels and books again means it.
 """
 
 from __future__ import annotations
@@ -91,11 +91,11 @@ class ReplayGuard:
         if not store.leave(run):
             return False
         if run.replay_for > 0:
-            store.keep(run, done, now, latest=done.success)
+            store.keep(run, done, now)
             return True
         store.forget(run, now, run.number)
         if done.success:
-            store.outdate(run.scope)
+            store.succeeded(run.scope, run.began)
         return True
 
     def not_run(self, run: Run, now: float) -> bool:
@@ -155,7 +155,8 @@ class ReplayGuard:
         if last.done is None:
             _serves(last, tool_call_id)
             return Wait(last.key, last.state is _UNKNOWN)
-        if tool_call_id in last.ids or self.store.is_latest(last):
+        is_last_word = last.done.success and self.store.is_latest(last)
+        if tool_call_id in last.ids or is_last_word:
             _serves(last, tool_call_id)
             return Replay(last.done)
         return None

@@ -23,7 +23,9 @@ class SavedRun(Struct, array_like=True, gc=False):
     at_ms: int
     ids: tuple[str, ...]
     last: bool  # of its key
-    latest: bool  # success of its scope
+    began: int
+    ended: int
+    newest: int  # when the last success of its scope began
     success: bool | None
     kept: Kept | None
     proved: bool
@@ -64,7 +66,7 @@ def load(saved: Saved, guard: ReplayGuard, events: EventGuard, *, now: float, wa
         guard.store.numbers.note(key, number, now)
     for each in sorted(saved.runs, key=_age):
         run = _restored(each, then(each.at_ms))
-        guard.store.restore(run, last=each.last, latest=each.latest, now=now)
+        guard.store.restore(run, last=each.last, newest=each.newest, now=now)
     for first_ms, last_ms, keys in saved.events:
         events.delivered.load(then(first_ms), then(last_ms), keys)
 
@@ -80,7 +82,9 @@ def _saved(run: Run, guard: ReplayGuard, at_ms: int) -> SavedRun:
         at_ms,
         run.ids,
         store.last.get(run.key) is run,
-        store.is_latest(run),
+        run.began,
+        run.ended,
+        store.newest(run.scope),
         None if done is None else done.success,
         None if done is None else done.kept,
         done is not None and done.proved,
@@ -97,6 +101,8 @@ def _restored(saved: SavedRun, since: float) -> Run:
         saved.replay_for,
         since,
         ids=saved.ids,
+        began=saved.began,
+        ended=saved.ended,
         state=RunState.DONE if done is not None else RunState.UNKNOWN,
         done=done,
     )

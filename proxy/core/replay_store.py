@@ -42,7 +42,8 @@ class RunStore:
         self._most = most
         self._most_bytes = most_bytes
         self._hold = hold
-        self._latest: dict[str, Run] = {}  # the last success of each scope
+        self.steps = 0  # beginnings and ends so far
+        self._newest: dict[str, int] = {}  # scope -> when the last of its successes began
         self._unknown: dict[Run, None] = {}
         # Finished runs, oldest first.  One that goes out of turn is passed over when that comes.
         self._stripped: deque[Run] = deque()  # without answers, older than all others
@@ -71,8 +72,15 @@ class RunStore:
         return len(self._unknown)
 
     def is_latest(self, run: Run) -> bool:
-        """Whether no other write of its scope has succeeded since this one did."""
-        return self._latest.get(run.scope) is run
+        """Whether no write of its scope that began after this one's end has succeeded.
+
+        What had begun before was no answer to it, however late it came to light.
+        """
+        return self._newest.get(run.scope, 0) < run.ended
+
+    def newest(self, scope: str) -> int:
+        """When the last success of a scope began; 0: none is known."""
+        return self._newest.get(scope, 0)
 
     def follow(self, last: Run, now: float) -> int:
         """Make way for the next run of a key; its number.
@@ -91,6 +99,8 @@ class RunStore:
         if len(self.last) + self.former.count >= self._most and not self._make_room(now):
             return False
         self.last[run.key] = run
+        self.steps += 1
+        run.began = self.steps
         return True
 
     def hold(self, run: Run, now: float) -> None:
@@ -116,11 +126,8 @@ class RunStore:
         self.last[run.key] = run
         return True
 
-    def keep(self, run: Run, done: Done, now: float, *, latest: bool) -> None:
-        """Let a run that has left stay as a finished one, with its answer if there is room.
-
-        `latest`: it is the last success of its scope.
-        """
+    def keep(self, run: Run, done: Done, now: float) -> None:
+        """Let a run that has left stay as a finished one, with its answer if there is room."""
         size = 0 if done.kept is None else len(done.kept.body) + OVERHEAD
         if size > self._most_bytes:
             done, size = Done(None, done.success), 0
@@ -128,15 +135,23 @@ class RunStore:
         run.since, run.stay = now, run.replay_for
         self._queue.append(run)
         self.finished += 1
-        if latest:
-            self._latest[run.scope] = run
+        if not run.ended:
+            self.steps += 1
+            run.ended = self.steps
+        if done.success:
+            self.succeeded(run.scope, run.began)
         self.bytes += size
         while self.bytes > self._most_bytes:
             self._strip()
 
-    def outdate(self, scope: str) -> None:
-        """A write that is not kept was the last success of this scope."""
-        self._latest.pop(scope, None)
+    def succeeded(self, scope: str, began: int) -> None:
+        """A write of this scope that began then was a success, whether it is kept or not."""
+        newest = self._newest
+        if began > newest.get(scope, 0):
+            newest[scope] = began
+            if len(newest) > 2 * self._most + SLACK:
+                scopes = {run.scope for run in self}
+                self._newest = {each: at for each, at in newest.items() if each in scopes}
 
     def drop(self, run: Run, now: float) -> None:
         """A known run is known no longer."""
@@ -144,7 +159,7 @@ class RunStore:
             self.leave(run)
             self.forget(run, now, run.number, _LOST)
             return
-        self._forget_done(run, now)
+        self.forget(run, now, run.number)
         for queue in (self._stripped, self._queue):
             if queue and queue[0] is run:
                 queue.popleft()
@@ -155,16 +170,17 @@ class RunStore:
             self._stripped, self._queue = deque(_done(self._stripped)), deque(_done(self._queue))
 
     def forget(self, run: Run, now: float, number: int, state: RunState = _OVER) -> None:
-        """Of a run that has left, nothing stays but its key's last `number`."""
+        """Of a run that has left or is finished, nothing stays but its key's last `number`."""
+        if run.state is _DONE:
+            self.finished -= 1
+            self.bytes -= run.size
         run.state, run.done = state, None
-        key, scope = run.key, run.scope
+        key = run.key
         if self.last.get(key) is run:
             del self.last[key]
             self.numbers.note(key, number, now)
         else:
             self.former.forget(run)
-        if self._latest.get(scope) is run:
-            del self._latest[scope]
 
     def expire(self, now: float, steps: int) -> int:
         """Drop up to `steps` runs that have been known long enough; how many."""
@@ -174,12 +190,14 @@ class RunStore:
             self.drop(run, now)
         return len(due)
 
-    def restore(self, run: Run, *, last: bool, latest: bool, now: float) -> None:
+    def restore(self, run: Run, *, last: bool, newest: int, now: float) -> None:
         """Take over a run that another process knew, before the first one begins here.
 
         They must come by `since`, oldest first.  One that was in flight reads unknown.
+        `newest`: when the last success of its scope began.
         """
         done = run.done
+        self.steps = max(self.steps, run.began, run.ended, newest)
         if now >= run.since + (self._hold if done is None else run.replay_for):
             self.numbers.note(run.key, run.number, now)
             return
@@ -190,21 +208,19 @@ class RunStore:
         if done is None:
             self.hold(run, run.since)
         else:
-            self.keep(run, done, run.since, latest=latest)
+            self.keep(run, done, run.since)
+            self.succeeded(run.scope, newest)
 
     def _make_room(self, now: float) -> bool:
-        oldest = _first_of(self._stripped) or _first_of(self._queue)
-        if oldest is None:
-            return self.expire(now, 1) > 0
-        if oldest.holds(now):
-            self.evicted += 1
-        self._forget_done(oldest, now)
-        return True
-
-    def _forget_done(self, run: Run, now: float) -> None:
-        self.finished -= 1
-        self.bytes -= run.size
-        self.forget(run, now, run.number)
+        """Let the oldest finished run go, or else one that is due."""
+        for queue in (self._stripped, self._queue):
+            while queue:
+                run = queue.popleft()
+                if run.state is _DONE:
+                    self.evicted += run.holds(now)
+                    self.forget(run, now, run.number)
+                    return True
+        return self.expire(now, 1) > 0
 
     def _due(self, now: float) -> Iterator[Run]:
         """Those that have stayed long enough, as far as they are the first to come.
@@ -225,9 +241,9 @@ class RunStore:
 
     def _strip(self) -> None:
         """Of the oldest answer only the fact stays that it is done."""
-        run = _first_of(self._queue)
-        assert run is not None
-        assert run.done is not None
+        run = self._queue.popleft()
+        if run.done is None:
+            return  # It went out of turn.
         self._stripped.append(run)
         if run.size:
             self.bytes -= run.size
@@ -237,12 +253,3 @@ class RunStore:
 
 def _done(queue: deque[Run]) -> Iterator[Run]:
     return (run for run in queue if run.state is _DONE)
-
-
-def _first_of(queue: deque[Run]) -> Run | None:
-    """Take out the first that did not go out of turn."""
-    while queue:
-        run = queue.popleft()
-        if run.state is _DONE:
-            return run
-    return None

@@ -50,6 +50,8 @@ class Run(Struct, eq=False, gc=False):
     state: RunState = RunState.IN_FLIGHT
     done: Done | None = None
     size: int = 0  # bytes of the answer, roughly; 0 if there is none
+    began: int = 0  # its place among all beginnings and ends that the guard has seen
+    ended: int = 0  # likewise
 
     @property
     def idempotency(self) -> bytes:

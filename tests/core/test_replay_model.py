@@ -41,7 +41,8 @@ class Past:
     number: int
     at: float  # of the last change
     state: str = "in_flight"  # then unknown, lost, released, success, no, not_run
-    order: int = 0  # among all successes
+    order: int = 0  # of its end, among all beginnings and ends
+    start: int = 0  # of its beginning, likewise
     heard_by: set[str] = field(default_factory=set)
     done: Done | None = None
 
@@ -55,7 +56,7 @@ class Model:
     """Everything that ever happened; nothing is thrown away."""
 
     runs: list[Past] = field(default_factory=list)
-    successes: int = 0
+    steps: int = 0
 
     def of(self, key: bytes) -> list[Past]:
         return [run for run in self.runs if run.key == key and run.state != "not_run"]
@@ -66,8 +67,10 @@ class Model:
         return run.done is not None and now < run.at + REPLAY_FOR[run.key]
 
     def unrivalled(self, run: Past) -> bool:
+        """No other write of the call has begun since it succeeded, and succeeded too."""
         rivals = (r for r in self.runs if SCOPES[r.key] == SCOPES[run.key])
-        return run.state == "success" and all(r.order <= run.order for r in rivals)
+        later = (r for r in rivals if r.state == "success" and r.start > run.order)
+        return run.state == "success" and not any(later)
 
     def expected(self, key: bytes, tool_call_id: str | None, now: float) -> Past | None:
         """The run that answers this request, now or later; None: it may run."""
@@ -84,7 +87,8 @@ class Model:
         for earlier in self.of(run.key):
             if earlier.is_open:
                 earlier.state = "lost"
-        past = Past(run.key, run.number, now)
+        self.steps += 1
+        past = Past(run.key, run.number, now, start=self.steps)
         if tool_call_id is not None:
             past.heard_by.add(tool_call_id)
         self.runs.append(past)
@@ -96,9 +100,8 @@ class Model:
     def settled(self, run: Past, outcome: str, done: Done, now: float) -> None:
         run.state, run.at = outcome, now
         run.done = done if outcome in ("success", "no") else None
-        if outcome == "success":
-            self.successes += 1
-            run.order = self.successes
+        self.steps += 1
+        run.order = self.steps
 
 
 class Machine(RuleBasedStateMachine):

@@ -31,7 +31,7 @@ def finish(
 ) -> Run:
     run = begin(runs, key, now, *ids, stay=stay)
     assert runs.leave(run)
-    runs.keep(run, done(answer), now, latest=True)
+    runs.keep(run, done(answer), now)
     return run
 
 
@@ -100,12 +100,34 @@ def test_success_in_a_scope_is_that_of_the_last_one_known() -> None:
     two.scope = one.scope
     assert runs.is_latest(one)
     runs.leave(two)
-    runs.keep(two, done(), 1.0, latest=True)
+    runs.keep(two, done(), 1.0)
     assert runs.is_latest(two)
     assert not runs.is_latest(one)
 
     runs.drop(two, 2.0)
     assert not runs.is_latest(one)
+
+
+def test_a_write_that_had_begun_before_is_no_answer_to_this_one_however_late_it_ends() -> None:
+    """Two bookings, the first of which comes to light last: a repeat of either was made already."""
+    runs = store()
+    late, quick = begin(runs, b"1", 0.0), begin(runs, b"2", 1.0)
+    late.scope = quick.scope
+    for each in (quick, late):
+        runs.leave(each)
+        runs.keep(each, done(), 2.0)
+
+    assert runs.is_latest(quick)
+    assert runs.is_latest(late)
+
+
+def test_successes_of_forgotten_scopes_do_not_gather() -> None:
+    runs = store(most=4)
+    for n in range(1000):
+        finish(runs, b"%d" % n, float(n)).scope = f"c{n}"
+        runs.succeeded(f"c{n}", runs.steps)
+
+    assert len(runs._newest) <= 2 * 4 + SLACK + 1
 
 
 def test_what_is_due_behind_a_long_stay_goes_with_the_next_search() -> None:
@@ -180,7 +202,7 @@ def test_of_too_many_bytes_the_oldest_answers_go_and_later_the_oldest_runs() -> 
     runs = store(most=4, most_bytes=2 * OVERHEAD + 20)
     mute = begin(runs, b"mute", 0.0)
     runs.leave(mute)
-    runs.keep(mute, Done(None, True), 0.0, latest=True)
+    runs.keep(mute, Done(None, True), 0.0)
     for n in range(3):
         finish(runs, b"%d" % n, float(n))
     assert [(run.key, run.size > 0) for run in runs] == [

@@ -29,6 +29,8 @@ Fields: TypeAlias = tuple[tuple[bytes, bytes], ...]
 
 _MCP = Kind.MCP  # Bound once: reading a member of an enumeration is slow in Python 3.11.
 _KEPT = frozenset({b"content-type", b"content-language"})
+_CODING = b"content-encoding"
+_LENGTHS = frozenset(len(name) for name in (*_KEPT, _CODING))
 _PLAIN = frozenset({b"", b"identity"})
 _INFLATED_BY: Final = {b"gzip": 31, b"x-gzip": 31, b"deflate": 15}  # zlib's word for each wrapper
 _VERDICTS: Final[Mapping[str, Verdict]] = {"success": SUCCESS, "business_no": BUSINESS_NO}
@@ -88,12 +90,13 @@ def keep(
     if not isinstance(body, bytes) or len(body) > limit:
         return None
     headers: Fields = ()
-    for field in reply.headers:
-        name = field[0].lower()
-        if name in _KEPT:
-            headers += ((name, field[1]),)
-        elif name == b"content-encoding":
-            coding = coding or field[1]
+    for name, value in reply.headers:
+        if len(name) in _LENGTHS:  # Few are as long, which is seen at once.
+            name = name.lower()
+            if name in _KEPT:
+                headers += ((name, value),)
+            elif name == _CODING:
+                coding = coding or value
     plain = _plain(body, coding, limit) if coding else body
     if plain is None:
         return None
