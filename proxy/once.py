@@ -145,16 +145,15 @@ class Once:
         if reply is None or verdict.ran is _NOT_RUN:
             self._end(ticket, ran if reply is None else _NOT_RUN)
             return
-        success = verdict.label == _SUCCESS
         if call.kind is _MCP and call.rpc_id is None:  # a notification: nobody was told anything
             self._end(ticket, _UNKNOWN)
         elif isinstance(reply.body, bytes):
             self._end(ticket, _outcome(ticket, call, reply, verdict))
         elif ticket.left:  # a late answer that begins well and is too large to be kept
-            self._end(ticket, Done(None, success))
+            self._end(ticket, Done(None, verdict.label == _SUCCESS))
         else:
             ticket.open = False
-            reply.body = self._followed(ticket, call, reply, success=success)
+            reply.body = self._followed(ticket, call, reply, success=verdict.label == _SUCCESS)
 
     def abandon(self, ticket: Ticket) -> None:
         """Whoever held this ticket has come to no end with it."""
@@ -227,11 +226,13 @@ def wants_input(message: bytes) -> bool:
 def _outcome(ticket: Ticket, call: Call, reply: Reply, verdict: Verdict) -> Outcome:
     """What a whole answer says of the run."""
     kept, success = keep(call, reply, verdict=verdict), verdict.label == _SUCCESS
-    assert isinstance(reply.body, bytes)
-    if kept is None and success and len(reply.body) <= LIMIT:
-        return _UNKNOWN  # compressed in a way that nobody here can read: it may be a no
-    asks = kept is not None and kept.asks_more and wants_input(kept.body)
-    return _NOT_RUN if asks else Done(kept, success, ticket.proved)
+    if kept is None:
+        assert isinstance(reply.body, bytes)
+        if success and len(reply.body) <= LIMIT:
+            return _UNKNOWN  # compressed in a way that nobody here can read: it may be a no
+    elif kept.asks_more and wants_input(kept.body):
+        return _NOT_RUN
+    return Done(kept, success, ticket.proved)
 
 
 def _heard(ticket: Ticket, call: Call, ear: Ear) -> Outcome:

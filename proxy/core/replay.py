@@ -48,7 +48,7 @@ class ReplayGuard:
     def __init__(
         self, *, most: int = MOST, most_bytes: int = MOST_BYTES, hold: float = HOLD
     ) -> None:
-        self._hold = hold
+        self.hold = hold
         self.store = RunStore(most=most, most_bytes=most_bytes, hold=hold)
 
     def begin(
@@ -79,7 +79,7 @@ class ReplayGuard:
                 return step
             number = store.follow(last, now)
         ids = () if tool_call_id is None else (tool_call_id,)
-        run = Run(key, number, scope, tool, replay_for, now, self._hold, ids)
+        run = Run(key, number, scope, tool, replay_for, now, self.hold, ids)
         return run if store.add(run, now) else _FULL
 
     def finished(self, run: Run, done: Done, now: float) -> bool:

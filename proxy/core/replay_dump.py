@@ -65,8 +65,7 @@ def load(saved: Saved, guard: ReplayGuard, events: EventGuard, *, now: float, wa
     for key, number in saved.numbers:
         guard.store.numbers.note(key, number, now)
     for each in sorted(saved.runs, key=_age):
-        run = _restored(each, then(each.at_ms))
-        guard.store.restore(run, last=each.last, newest=each.newest, now=now)
+        _restore(each, guard, then(each.at_ms), now)
     for first_ms, last_ms, keys in saved.events:
         events.delivered.load(then(first_ms), then(last_ms), keys)
 
@@ -84,14 +83,32 @@ def _saved(run: Run, guard: ReplayGuard, at_ms: int) -> SavedRun:
         store.last.get(run.key) is run,
         run.began,
         run.ended,
-        store.newest(run.scope),
+        store.newest.get(run.scope, 0),
         None if done is None else done.success,
         None if done is None else done.kept,
         done is not None and done.proved,
     )
 
 
-def _restored(saved: SavedRun, since: float) -> Run:
+def _restore(saved: SavedRun, guard: ReplayGuard, since: float, now: float) -> None:
+    """One that was in flight reads unknown, for nobody is left who could tell."""
+    run, store = _run(saved, since), guard.store
+    store.steps = max(store.steps, run.began, run.ended, saved.newest)
+    if now >= since + (guard.hold if run.done is None else run.replay_for):
+        store.numbers.note(run.key, run.number, now)
+        return
+    if saved.last:
+        store.last[run.key] = run
+    else:
+        store.former.add(run)
+    if run.done is None:
+        store.hold(run, since)
+    else:
+        store.keep(run, run.done, since)
+        store.succeeded(run.scope, saved.newest)
+
+
+def _run(saved: SavedRun, since: float) -> Run:
     done = None if saved.success is None else Done(saved.kept, saved.success, saved.proved)
     return Run(
         saved.key,
@@ -108,5 +125,5 @@ def _restored(saved: SavedRun, since: float) -> Run:
     )
 
 
-def _age(run: SavedRun) -> int:
-    return run.at_ms
+def _age(run: SavedRun) -> tuple[int, int]:
+    return run.at_ms, run.ended

@@ -34,6 +34,8 @@ class RunStore:
     def __init__(self, *, most: int, most_bytes: int, hold: float) -> None:
         self.last: dict[bytes, Run] = {}  # of each key; what is known of it may hold no longer
         self.former = FormerRuns()
+        self.newest: dict[str, int] = {}  # scope -> when the last of its successes began
+        self.steps = 0  # beginnings and ends so far: what stands for when
         self.finished = 0  # runs whose end is known
         self.bytes = 0  # of kept answers, roughly
         self.evicted = 0  # finished runs that had to go before their time
@@ -41,9 +43,8 @@ class RunStore:
         self.numbers = RunNumbers(keep=hold)
         self._most = most
         self._most_bytes = most_bytes
+        self._most_scopes = 2 * most + SLACK
         self._hold = hold
-        self.steps = 0  # beginnings and ends so far
-        self._newest: dict[str, int] = {}  # scope -> when the last of its successes began
         self._unknown: dict[Run, None] = {}
         # Finished runs, oldest first.  One that goes out of turn is passed over when that comes.
         self._stripped: deque[Run] = deque()  # without answers, older than all others
@@ -76,11 +77,7 @@ class RunStore:
 
         What had begun before was no answer to it, however late it came to light.
         """
-        return self._newest.get(run.scope, 0) < run.ended
-
-    def newest(self, scope: str) -> int:
-        """When the last success of a scope began; 0: none is known."""
-        return self._newest.get(scope, 0)
+        return self.newest.get(run.scope, 0) < run.ended
 
     def follow(self, last: Run, now: float) -> int:
         """Make way for the next run of a key; its number.
@@ -146,12 +143,12 @@ class RunStore:
 
     def succeeded(self, scope: str, began: int) -> None:
         """A write of this scope that began then was a success, whether it is kept or not."""
-        newest = self._newest
+        newest = self.newest
         if began > newest.get(scope, 0):
             newest[scope] = began
-            if len(newest) > 2 * self._most + SLACK:
+            if len(newest) > self._most_scopes:
                 scopes = {run.scope for run in self}
-                self._newest = {each: at for each, at in newest.items() if each in scopes}
+                self.newest = {each: at for each, at in newest.items() if each in scopes}
 
     def drop(self, run: Run, now: float) -> None:
         """A known run is known no longer."""
@@ -159,11 +156,12 @@ class RunStore:
             self.leave(run)
             self.forget(run, now, run.number, _LOST)
             return
+        oldest = self._stripped or self._queue
+        if oldest[0] is run:
+            oldest.popleft()
+            self._forget_oldest(run, now)
+            return
         self.forget(run, now, run.number)
-        for queue in (self._stripped, self._queue):
-            if queue and queue[0] is run:
-                queue.popleft()
-                return
         self._gone += 1
         if self._gone > self.finished + SLACK:
             self._gone = 0
@@ -190,27 +188,6 @@ class RunStore:
             self.drop(run, now)
         return len(due)
 
-    def restore(self, run: Run, *, last: bool, newest: int, now: float) -> None:
-        """Take over a run that another process knew, before the first one begins here.
-
-        They must come by `since`, oldest first.  One that was in flight reads unknown.
-        `newest`: when the last success of its scope began.
-        """
-        done = run.done
-        self.steps = max(self.steps, run.began, run.ended, newest)
-        if now >= run.since + (self._hold if done is None else run.replay_for):
-            self.numbers.note(run.key, run.number, now)
-            return
-        if last:
-            self.last[run.key] = run
-        else:
-            self.former.add(run)
-        if done is None:
-            self.hold(run, run.since)
-        else:
-            self.keep(run, done, run.since)
-            self.succeeded(run.scope, newest)
-
     def _make_room(self, now: float) -> bool:
         """Let the oldest finished run go, or else one that is due."""
         for queue in (self._stripped, self._queue):
@@ -218,9 +195,15 @@ class RunStore:
                 run = queue.popleft()
                 if run.state is _DONE:
                     self.evicted += run.holds(now)
-                    self.forget(run, now, run.number)
+                    self._forget_oldest(run, now)
                     return True
         return self.expire(now, 1) > 0
+
+    def _forget_oldest(self, run: Run, now: float) -> None:
+        """No finished run that is known ended before this one, or before its scope's successes."""
+        self.forget(run, now, run.number)
+        if self.newest.get(run.scope) == run.began:
+            del self.newest[run.scope]
 
     def _due(self, now: float) -> Iterator[Run]:
         """Those that have stayed long enough, as far as they are the first to come.

@@ -43,6 +43,7 @@ class Past:
     state: str = "in_flight"  # then unknown, lost, released, success, no, not_run
     order: int = 0  # of its end, among all beginnings and ends
     start: int = 0  # of its beginning, likewise
+    succeeded: bool = False  # even if it was released since
     heard_by: set[str] = field(default_factory=set)
     done: Done | None = None
 
@@ -69,7 +70,7 @@ class Model:
     def unrivalled(self, run: Past) -> bool:
         """No other write of the call has begun since it succeeded, and succeeded too."""
         rivals = (r for r in self.runs if SCOPES[r.key] == SCOPES[run.key])
-        later = (r for r in rivals if r.state == "success" and r.start > run.order)
+        later = (r for r in rivals if r.succeeded and r.start > run.order)
         return run.state == "success" and not any(later)
 
     def expected(self, key: bytes, tool_call_id: str | None, now: float) -> Past | None:
@@ -100,6 +101,7 @@ class Model:
     def settled(self, run: Past, outcome: str, done: Done, now: float) -> None:
         run.state, run.at = outcome, now
         run.done = done if outcome in ("success", "no") else None
+        run.succeeded = outcome == "success"
         self.steps += 1
         run.order = self.steps
 

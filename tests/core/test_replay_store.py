@@ -127,7 +127,7 @@ def test_successes_of_forgotten_scopes_do_not_gather() -> None:
         finish(runs, b"%d" % n, float(n)).scope = f"c{n}"
         runs.succeeded(f"c{n}", runs.steps)
 
-    assert len(runs._newest) <= 2 * 4 + SLACK + 1
+    assert len(runs.newest) <= 2 * 4 + SLACK + 1
 
 
 def test_what_is_due_behind_a_long_stay_goes_with_the_next_search() -> None:
@@ -212,3 +212,30 @@ def test_of_too_many_bytes_the_oldest_answers_go_and_later_the_oldest_runs() -> 
     begin(runs, b"3", 3.0)
     begin(runs, b"4", 4.0)
     assert [run.key for run in runs] == [b"3", b"4", b"1", b"2"]
+
+
+def test_of_too_many_bytes_none_are_sought_where_a_run_went_out_of_turn() -> None:
+    runs = store(most_bytes=2 * (OVERHEAD + 6))
+    for n in range(2):
+        finish(runs, b"%d" % n, float(n))
+    finish(runs, b"2", 2.0)
+    assert runs.stripped == 1
+    runs.drop(runs.last[b"1"], 3.0)
+    for n in (3, 4):
+        finish(runs, b"%d" % n, float(n))
+
+    assert [(run.key, run.size > 0) for run in runs] == [
+        (b"0", False),
+        (b"2", False),
+        (b"3", True),
+        (b"4", True),
+    ]
+
+
+def test_the_last_success_of_a_scope_is_forgotten_with_the_oldest_run() -> None:
+    """Whatever of the scope is known still has ended after that."""
+    runs = store(most=2)
+    for n in range(100):
+        finish(runs, b"%d" % n, float(n))
+
+    assert len(runs.newest) == 2
