@@ -45,9 +45,9 @@ COMPILED = {
     """,
     "both legs' wire": """
         proxy.adapters.listener.framing proxy.adapters.listener.request proxy.adapters.turn
-        proxy.adapters.upstream.answer proxy.adapters.upstream.body
-        proxy.adapters.upstream.connection proxy.adapters.upstream.framing
-        proxy.adapters.upstream.head proxy.adapters.upstream.pool proxy.adapters.upstream.sweep
+        proxy.adapters.upstream.answer proxy.adapters.upstream.connection
+        proxy.adapters.upstream.framing proxy.adapters.upstream.head
+        proxy.adapters.upstream.pool proxy.adapters.upstream.sweep
         proxy.adapters.upstream.waiting proxy.adapters.upstream.wire
     """,
     "what is told of each exchange": """
@@ -61,6 +61,7 @@ INTERPRETED = {
     "backends": "users' backends may inherit from ours, and from compiled classes they cannot",
     "proxy.adapters.listener.connection": "inherits from aiohttp's RequestHandler, which has slots",
     "proxy.adapters.listener.outlet": "the same",
+    "proxy.adapters.upstream.body": "weakly referenced, which an object of C cannot be",
     "proxy.core.dialects.function": "decodes into its own structs: see `proxy.core.shapes`",
     "proxy.core.dialects.jsonrpc": "the same",
     "proxy.core.dialects.kept": "the same",
