@@ -71,10 +71,9 @@ class ReplayGuard:
             former = store.former.done(key, tool_call_id, now)
             if former is not None:
                 return Replay(former)
-        last = store.last.get(key)
-        if last is None:
-            number = store.numbers.last(key) + 1
-        else:
+        last = store.last.of.get(key)
+        number = 1
+        if last is not None:
             if last.holds(now) and (step := self._repeat(last, tool_call_id)) is not None:
                 return step
             number = store.follow(last, now)
@@ -93,16 +92,16 @@ class ReplayGuard:
         if run.replay_for > 0:
             store.keep(run, done, now)
             return True
-        store.forget(run, now, run.number)
         if done.success:
             store.succeeded(run.scope, run.began)
+        store.forget(run, now)
         return True
 
     def not_run(self, run: Run, now: float) -> bool:
         """It is certain that nothing ran: the next try is the same run again.  False: as above."""
         if not self.store.leave(run):
             return False
-        self.store.forget(run, now, run.number - 1)
+        self.store.undo(run, now)
         return True
 
     def unknown(self, run: Run, now: float) -> bool:
@@ -119,7 +118,7 @@ class ReplayGuard:
         What still comes to light of a run whose outcome was unknown counts, until the next begins.
         Raises KeyError if nothing is known of it, ValueError if it is running.
         """
-        run = self.store.last.get(key)
+        run = self.store.last.known(key)
         if run is None:
             raise KeyError(key)
         state = run.state

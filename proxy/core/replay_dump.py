@@ -49,7 +49,7 @@ def dump(guard: ReplayGuard, events: EventGuard, *, now: float, wall_ms: int) ->
     return Saved(
         VERSION,
         [_saved(run, guard, at_ms(run.since)) for run in guard.store],
-        list(guard.store.numbers.items()),
+        list(guard.store.last.numbers()),
         [(at_ms(first), at_ms(last), keys) for first, last, keys in events.delivered.dump()],
     )
 
@@ -63,7 +63,7 @@ def load(saved: Saved, guard: ReplayGuard, events: EventGuard, *, now: float, wa
         return now - max(0, wall_ms - at_ms) / 1000  # never in the future: clocks are set back
 
     for key, number in saved.numbers:
-        guard.store.numbers.note(key, number, now)
+        guard.store.last.remember(key, number, now)
     for each in sorted(saved.runs, key=_age):
         _restore(each, guard, then(each.at_ms), now)
     for first_ms, last_ms, keys in saved.events:
@@ -80,7 +80,7 @@ def _saved(run: Run, guard: ReplayGuard, at_ms: int) -> SavedRun:
         run.replay_for,
         at_ms,
         run.ids,
-        store.last.get(run.key) is run,
+        store.last.of.get(run.key) is run,
         run.began,
         run.ended,
         store.newest.get(run.scope, 0),
@@ -95,10 +95,12 @@ def _restore(saved: SavedRun, guard: ReplayGuard, since: float, now: float) -> N
     run, store = _run(saved, since), guard.store
     store.steps = max(store.steps, run.began, run.ended, saved.newest)
     if now >= since + (guard.hold if run.done is None else run.replay_for):
-        store.numbers.note(run.key, run.number, now)
+        if saved.last:
+            store.last.remember(run.key, run.number, now)
         return
+    store.known += 1
     if saved.last:
-        store.last[run.key] = run
+        store.last.of[run.key] = run
     else:
         store.former.add(run)
     if run.done is None:

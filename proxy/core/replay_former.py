@@ -9,17 +9,14 @@ class FormerRuns:
     """Finished runs that another one of their key has followed, by the tool calls they answer."""
 
     def __init__(self) -> None:
-        self.count = 0  # those that are known, even if newer ones answer all their tool calls
         self._runs: dict[tuple[bytes, str], Run] = {}
 
     def add(self, run: Run) -> None:
         """Another run follows this one."""
-        self.count += 1
         self._runs.update({(run.key, each): run for each in run.ids})
 
     def forget(self, run: Run) -> None:
-        """One that was added is known no longer."""
-        self.count -= 1
+        """A run is known no longer; it may never have been added."""
         for each in run.ids:
             if self._runs.get((run.key, each)) is run:
                 del self._runs[run.key, each]

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from itertools import islice, takewhile
 
 from proxy.core.replay_former import FormerRuns
-from proxy.core.replay_numbers import RunNumbers
+from proxy.core.replay_last import LastRuns
 from proxy.core.replay_values import Done, Run, RunState
 
 OVERHEAD = 512
@@ -27,20 +27,18 @@ _LOST, _OVER = RunState.LOST, RunState.OVER
 class RunStore:
     """Runs by key and by state, bounded in number, in bytes and in time.
 
-    Room is made of finished runs alone, oldest first.  Of a run that is known no longer its number
-    stays for a while: the next one of its key counts on from there.
+    Room is made of finished runs alone, oldest first.
     """
 
     def __init__(self, *, most: int, most_bytes: int, hold: float) -> None:
-        self.last: dict[bytes, Run] = {}  # of each key; what is known of it may hold no longer
+        self.last = LastRuns(keep=hold)
+        self.known = 0  # runs; see the states
         self.former = FormerRuns()
         self.newest: dict[str, int] = {}  # scope -> when the last of its successes began
         self.steps = 0  # beginnings and ends so far: what stands for when
-        self.finished = 0  # runs whose end is known
         self.bytes = 0  # of kept answers, roughly
         self.evicted = 0  # finished runs that had to go before their time
         self.stripped = 0  # answers that had to; that the run is done is still known
-        self.numbers = RunNumbers(keep=hold)
         self._most = most
         self._most_bytes = most_bytes
         self._most_scopes = 2 * most + SLACK
@@ -49,23 +47,28 @@ class RunStore:
         # Finished runs, oldest first.  One that goes out of turn is passed over when that comes.
         self._stripped: deque[Run] = deque()  # without answers, older than all others
         self._queue: deque[Run] = deque()
-        self._gone = 0  # out of turn
+        self._gone = 0  # those in the queues that went out of turn
         self._search_at = 0.0
 
     def __len__(self) -> int:
-        return len(self.last) + self.former.count
+        return self.known
 
     def __iter__(self) -> Iterator[Run]:
         """Every known run: unknown, in flight, finished."""
         yield from self._unknown
-        yield from (run for run in self.last.values() if run.state is _IN_FLIGHT)
+        yield from (run for run in self.last.of.values() if run.state is _IN_FLIGHT)
         yield from _done(self._stripped)
         yield from _done(self._queue)
 
     @property
     def in_flight(self) -> int:
         """Runs that are going on."""
-        return len(self) - self.finished - self.unknown
+        return self.known - self.finished - self.unknown
+
+    @property
+    def finished(self) -> int:
+        """Runs whose end is known."""
+        return len(self._stripped) + len(self._queue) - self._gone
 
     @property
     def unknown(self) -> int:
@@ -85,17 +88,17 @@ class RunStore:
         The answer of the one before still serves the tool calls that it served.
         """
         if last.done is not None and last.ids and last.holds(now):
-            del self.last[last.key]
             self.former.add(last)
-        else:
+        elif last.state is not _LOST and last.state is not _OVER:
             self.drop(last, now)
         return last.number + 1
 
     def add(self, run: Run, now: float) -> bool:
         """A run begins; False: there is no room for it, and nothing finished that could go."""
-        if len(self.last) + self.former.count >= self._most and not self._make_room(now):
+        if self.known >= self._most and not self._make_room(now):
             return False
-        self.last[run.key] = run
+        self.known += 1
+        self.last.of[run.key] = run
         self.steps += 1
         run.began = self.steps
         return True
@@ -116,11 +119,9 @@ class RunStore:
         if state is _UNKNOWN:
             del self._unknown[run]
             return True
-        if state is not _LOST or run.key in self.last or len(self) >= self._most:
+        if state is not _LOST or self.last.of.get(run.key) is not run or self.known >= self._most:
             return False
-        if self.numbers.last(run.key) != run.number:
-            return False
-        self.last[run.key] = run
+        self.known += 1
         return True
 
     def keep(self, run: Run, done: Done, now: float) -> None:
@@ -131,7 +132,6 @@ class RunStore:
         run.state, run.done, run.size = _DONE, done, size
         run.since, run.stay = now, run.replay_for
         self._queue.append(run)
-        self.finished += 1
         if not run.ended:
             self.steps += 1
             run.ended = self.steps
@@ -154,35 +154,42 @@ class RunStore:
         """A known run is known no longer."""
         if run.state is not _DONE:
             self.leave(run)
-            self.forget(run, now, run.number, _LOST)
+            self.known -= 1
+            run.state = _LOST
+            self.last.lay_bare(run, now)
             return
         oldest = self._stripped or self._queue
         if oldest[0] is run:
             oldest.popleft()
             self._forget_oldest(run, now)
             return
-        self.forget(run, now, run.number)
+        self.forget(run, now)
         self._gone += 1
         if self._gone > self.finished + SLACK:
             self._gone = 0
             self._stripped, self._queue = deque(_done(self._stripped)), deque(_done(self._queue))
 
-    def forget(self, run: Run, now: float, number: int, state: RunState = _OVER) -> None:
-        """Of a run that has left or is finished, nothing stays but its key's last `number`."""
-        if run.state is _DONE:
-            self.finished -= 1
-            self.bytes -= run.size
-        run.state, run.done = state, None
-        key = run.key
-        if self.last.get(key) is run:
-            del self.last[key]
-            self.numbers.note(key, number, now)
-        else:
+    def forget(self, run: Run, now: float) -> None:
+        """Of a run that has left or is finished, nothing stays but its key and number."""
+        self.known -= 1
+        self.bytes -= run.size
+        if run.ids:
             self.former.forget(run)
+        run.state, run.done, run.size = _OVER, None, 0
+        run.scope, run.tool, run.ids = "", "", ()
+        self.last.lay_bare(run, now)
+
+    def undo(self, run: Run, now: float) -> None:
+        """A run that has left did not happen: the next one of its key has its number."""
+        self.known -= 1
+        run.state = _OVER
+        del self.last.of[run.key]
+        if run.number > 1:
+            self.last.remember(run.key, run.number - 1, now)
 
     def expire(self, now: float, steps: int) -> int:
         """Drop up to `steps` runs that have been known long enough; how many."""
-        self.numbers.turn(now)
+        self.last.expire(now, steps)
         due = list(islice(self._due(now), steps))
         for run in due:
             self.drop(run, now)
@@ -193,17 +200,19 @@ class RunStore:
         for queue in (self._stripped, self._queue):
             while queue:
                 run = queue.popleft()
-                if run.state is _DONE:
+                if run.state is not _DONE:
+                    self._gone -= 1
+                else:
                     self.evicted += run.holds(now)
                     self._forget_oldest(run, now)
                     return True
         return self.expire(now, 1) > 0
 
     def _forget_oldest(self, run: Run, now: float) -> None:
-        """No finished run that is known ended before this one, or before its scope's successes."""
-        self.forget(run, now, run.number)
+        """Whatever of its scope is finished and known has ended after this run."""
         if self.newest.get(run.scope) == run.began:
             del self.newest[run.scope]
+        self.forget(run, now)
 
     def _due(self, now: float) -> Iterator[Run]:
         """Those that have stayed long enough, as far as they are the first to come.
@@ -226,6 +235,7 @@ class RunStore:
         """Of the oldest answer only the fact stays that it is done."""
         run = self._queue.popleft()
         if run.done is None:
+            self._gone -= 1
             return  # It went out of turn.
         self._stripped.append(run)
         if run.size:

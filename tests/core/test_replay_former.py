@@ -24,9 +24,9 @@ def test_who_heard_two_runs_is_answered_by_the_later_one_even_when_the_first_is_
     runs, first, second = FormerRuns(), run(1, "a", "b"), run(2, "a")
     runs.add(first)
     runs.add(second)
-    assert runs.count == 2
     runs.forget(first)
 
     assert runs.done(b"k", "a", 0.0) is second.done
     assert runs.done(b"k", "b", 0.0) is None
-    assert runs.count == 1
+    runs.forget(run(3, "a"))  # It was never added.
+    assert runs.done(b"k", "a", 0.0) is second.done
