@@ -514,7 +514,10 @@ async def test_an_event_that_is_too_much_and_cannot_wait_is_503() -> None:
 
 async def test_what_is_read_while_a_write_still_streams_is_not_kept_beyond_its_end() -> None:
     """A stream may begin before the tool has changed anything."""
-    tools = {"slots": {"effect": "read", "cache": "1m"}, "book": {"invalidates": ["slots"]}}
+    tools: dict[str, dict[str, Any]] = {
+        "slots": {"effect": "read", "cache": "1m"},
+        "book": {"invalidates": ["slots"]},
+    }
     world = World(tools=tools)
     world.mcp.chunks = [b"booked"]
     streams = await world.ask(BOOK)

@@ -518,9 +518,14 @@ BROKE = b'data: {"jsonrpc":"2.0","id":7,"error":{"code":-32603,"message":"x"}}\n
 
 @pytest.mark.parametrize(
     ("events", "hears", "runs"),
-    [([SAID], "Booked.", 1), ([SAID, DIED], "Booked.", 1), ([SAID_NO], None, 2), ([BROKE], "pending", 1),
-     ([b": nothing\n\n"], "pending", 1)],
-)  # fmt: skip
+    [
+        ([SAID], "Booked.", 1),
+        ([SAID, DIED], "Booked.", 1),
+        ([SAID_NO], None, 2),
+        ([BROKE], "pending", 1),
+        ([b": nothing\n\n"], "pending", 1),
+    ],
+)
 async def test_a_stream_of_events_counts_for_what_it_says(
     events: list[bytes | Exception], hears: str | None, runs: int
 ) -> None:

@@ -130,6 +130,9 @@ class BreakerAgainstModel(RuleBasedStateMachine):
     @precondition(lambda self: self.model.state is State.HALF_OPEN)
     @rule(target=probes)
     def lease_a_probe(self) -> tuple[Permit, int, int]:
+        return self.leased()
+
+    def leased(self) -> tuple[Permit, int, int]:
         number = self.model.lease(self.now)
         permit = self.breaker.probe_due(self.now)
         assert (permit is not None) is (number is not None)
@@ -149,7 +152,7 @@ class BreakerAgainstModel(RuleBasedStateMachine):
         permit, era, number = given
         self.model.probe_cut(era, number, self.now)
         self.breaker.probe_cut(permit, self.now)
-        return self.lease_a_probe()
+        return self.leased()
 
     @initialize(steps=st.sampled_from([0, 1, 2, 2, 3, 3, 3]), setbacks=st.integers(0, 3))
     def begin(self, steps: int, setbacks: int) -> None:

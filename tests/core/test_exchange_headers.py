@@ -34,7 +34,7 @@ def test_an_arm_hears_who_called_under_one_request_id() -> None:
 
 
 def test_each_sidecar_on_the_way_counts_itself() -> None:
-    told = dict(headers_for_arms(call(**{"x-callsplit-hops": b"2"}), exchange()))
+    told = dict(headers_for_arms(call("call_7", **{"x-callsplit-hops": b"2"}), exchange()))
 
     assert told[b"x-callsplit-hops"] == b"3"
 
