@@ -44,8 +44,8 @@ class Owner(Protocol):
         """Its transport is gone."""
 
 
-class Connection(asyncio.Protocol):
-    """The protocol behind one transport.
+class Connection:
+    """The protocol behind one transport: an `asyncio.Protocol` by its methods.
 
     `deadline` is when `overdue` is to be called; `expires` when it has been idle for too long.
     """
@@ -248,6 +248,12 @@ class Connection(asyncio.Protocol):
         """Gone, whoever closed it."""
         self._cut()
         self._owner.lost(self)
+
+    def pause_writing(self) -> None:
+        """A request is written whole: there is nothing to hold back."""
+
+    def resume_writing(self) -> None:
+        """Nothing was held back."""
 
     def _cut(self) -> None:
         """The upstream hung up."""

@@ -6,6 +6,7 @@ import asyncio
 import socket
 import ssl
 from collections.abc import Callable
+from typing import cast
 
 from proxy.adapters.upstream.connection import Connection
 from proxy.adapters.upstream.endpoint import Endpoint
@@ -47,6 +48,7 @@ class Dialer:
 
     async def _connect(self, connection: Connection, address: Address) -> Connection:
         loop = asyncio.get_running_loop()
+        protocol = cast("asyncio.Protocol", connection)
         family, target = address
         sock = socket.socket(family, socket.SOCK_STREAM)
         try:
@@ -56,13 +58,13 @@ class Dialer:
             sock.close()
             raise
         if family == socket.AF_UNIX:
-            await loop.create_unix_connection(lambda: connection, sock=sock)
+            await loop.create_unix_connection(lambda: protocol, sock=sock)
         elif self._tls is None:
-            await loop.create_connection(lambda: connection, sock=sock)
+            await loop.create_connection(lambda: protocol, sock=sock)
         else:
             name = self._endpoint.server_name or self._endpoint.host
             await loop.create_connection(
-                lambda: connection, sock=sock, ssl=self._tls, server_hostname=name
+                lambda: protocol, sock=sock, ssl=self._tls, server_hostname=name
             )
         return connection
 

@@ -31,6 +31,7 @@ from tests.adapters.upstream.origin import (
     swallowing,
     until,
 )
+from tests.interpreter import interpreted_only
 
 Origins = Any
 
@@ -524,6 +525,7 @@ async def test_no_file_descriptor_is_left_behind(origins: Origins, client: Clien
     await until(lambda: len(os.listdir("/proc/self/fd")) <= before)
 
 
+@interpreted_only
 async def test_an_exchange_leaves_no_cycles_to_collect(origins: Origins, client: Client) -> None:
     """Memory stays flat without the collector's help: each failed or streamed exchange too."""
 
