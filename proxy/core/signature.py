@@ -69,13 +69,13 @@ def sign(secret: bytes, body: bytes, ms: int) -> bytes:
 
 def read(header: bytes) -> Stamp | None:
     """Time and digest in `header`; None if it is malformed.  All that is known before the body."""
-    time, _, digest = header.partition(b",d=")
+    time, _, text = header.partition(b",d=")
     ms = time[2:]
     # As strict as Retell's Python SDK; 32 digits are far more than any time needs.
-    if time[:2] != b"v=" or not ms.isdigit() or len(ms) > 32 or len(digest) != 64:
+    if time[:2] != b"v=" or not ms.isdigit() or len(ms) > 32 or len(text) != 64:
         return None
     try:
-        return (int(ms), unhexlify(digest)) if digest == digest.lower() else None
+        return (int(ms), unhexlify(text)) if text == text.lower() else None
     except ValueError:
         return None
 

