@@ -47,8 +47,7 @@ COMPILED = {
         proxy.adapters.listener.framing proxy.adapters.listener.request proxy.adapters.turn
         proxy.adapters.upstream.answer proxy.adapters.upstream.connection
         proxy.adapters.upstream.framing proxy.adapters.upstream.head
-        proxy.adapters.upstream.pool proxy.adapters.upstream.sweep
-        proxy.adapters.upstream.waiting proxy.adapters.upstream.wire
+        proxy.adapters.upstream.pool proxy.adapters.upstream.sweep proxy.adapters.upstream.wire
     """,
     "what is told of each exchange": """
         proxy.adapters.access proxy.adapters.clock proxy.adapters.logs proxy.adapters.tallies
@@ -62,6 +61,7 @@ INTERPRETED = {
     "proxy.adapters.listener.connection": "inherits from aiohttp's RequestHandler, which has slots",
     "proxy.adapters.listener.outlet": "the same",
     "proxy.adapters.upstream.body": "weakly referenced, which an object of C cannot be",
+    "proxy.adapters.upstream.waiting": "only asked where every connection is in use",
     "proxy.core.dialects.function": "decodes into its own structs: see `proxy.core.shapes`",
     "proxy.core.dialects.jsonrpc": "the same",
     "proxy.core.dialects.kept": "the same",
