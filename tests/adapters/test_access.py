@@ -11,6 +11,7 @@ from proxy.adapters.access import AccessLog, line, text
 from proxy.adapters.logs import configure, stamp
 from proxy.core.exchange import Attempt, Exchange
 from proxy.core.model import Counts, Kind, Ran, Reason, Verdict
+from tests.interpreter import interpreted_only
 
 WALL_MS = 1_767_225_600_123
 GOOD = Verdict("success", Ran.YES, Counts.SUCCESS)
@@ -111,6 +112,7 @@ def test_lines_are_written_together_when_the_timer_rings(pipe: tuple[int, int]) 
     assert [orjson.loads(text)["request_id"] for text in lines] == ["r1", "r1", "r1"]
 
 
+@interpreted_only
 def test_a_full_chunk_does_not_wait_for_the_timer(
     pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
