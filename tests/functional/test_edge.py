@@ -162,7 +162,7 @@ SIGNED_BODIES = {
     "spaced": b'{ "event":"call_ended" ,\n "call":{"call_id" : "a"} }\r\n',
     "escaped": b'{"event":"call_ended","call":{"call_id":"\\u0061"},"t":"\\/"}',
     "UTF-8": '{"event":"call_ended","call":{"call_id":"ü"}}'.encode(),
-    "gzip": gzip.compress(event()),
+    "gzip": gzip.compress(event(), mtime=0),
     "empty": b"",
     "unknown shape": b"[1,2]",
 }
