@@ -17,7 +17,7 @@ from setuptools import Extension, setup
 
 COMPILED = {
     "the path itself, run once per request": """
-        proxy.handler proxy.attempt proxy.once proxy.flights proxy.cached proxy.line proxy.relay
+        proxy.handler proxy.hedging proxy.attempt proxy.once proxy.flights proxy.cached proxy.line proxy.relay
         proxy.edge
     """,
     "who may ask: every byte of a head, every credential": """
@@ -34,7 +34,8 @@ COMPILED = {
     """,
     "what has run, or is kept": """
         proxy.core.cache proxy.core.cache_key proxy.core.fingerprints proxy.core.replay
-        proxy.core.replay_events proxy.core.replay_key proxy.core.replay_store
+        proxy.core.replay_events proxy.core.replay_former proxy.core.replay_key
+        proxy.core.replay_last proxy.core.replay_store
     """,
     "whether the arm may be asked, and what its answer means": """
         proxy.core.arm_breaker proxy.core.body_verdicts proxy.core.breaker

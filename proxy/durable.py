@@ -12,7 +12,6 @@ from structlog.typing import FilteringBoundLogger
 
 from proxy.adapters.courier import Courier
 from proxy.adapters.outbox import EventOutbox, OutboxTerms
-from proxy.adapters.outbox_redis import RedisOutbox, connect
 from proxy.adapters.outbox_store import SqliteOutbox
 from proxy.adapters.outbox_watch import OutboxFigures, OutboxWatch
 from proxy.adapters.state_dir import StateDir
@@ -160,6 +159,8 @@ class Durable:
 
     def _redis(self, url: str) -> OutboxStore | None:
         try:
+            from proxy.adapters.outbox_redis import RedisOutbox, connect  # 7 MB, if only imported
+
             return RedisOutbox(connect(url), clock=self._clock)
         except StoreFailed as error:
             return self._none(f"outbox.store: {error}", loud=True)

@@ -71,9 +71,10 @@ class ReplayGuard:
             former = store.former.done(key, tool_call_id, now)
             if former is not None:
                 return Replay(former)
-        last = store.last.of.get(key)
-        number = 1
-        if last is not None:
+        last = store.last.known.get(key)
+        if last is None:
+            number = store.last.number(key) + 1
+        else:
             if last.holds(now) and (step := self._repeat(last, tool_call_id)) is not None:
                 return step
             number = store.follow(last, now)
@@ -118,7 +119,7 @@ class ReplayGuard:
         What still comes to light of a run whose outcome was unknown counts, until the next begins.
         Raises KeyError if nothing is known of it, ValueError if it is running.
         """
-        run = self.store.last.known(key)
+        run = self.store.last.known.get(key)
         if run is None:
             raise KeyError(key)
         state = run.state

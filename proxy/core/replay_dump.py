@@ -80,7 +80,7 @@ def _saved(run: Run, guard: ReplayGuard, at_ms: int) -> SavedRun:
         run.replay_for,
         at_ms,
         run.ids,
-        store.last.of.get(run.key) is run,
+        store.last.known.get(run.key) is run,
         run.began,
         run.ended,
         store.newest.get(run.scope, 0),
@@ -100,7 +100,7 @@ def _restore(saved: SavedRun, guard: ReplayGuard, since: float, now: float) -> N
         return
     store.known += 1
     if saved.last:
-        store.last.of[run.key] = run
+        store.last.known[run.key] = run
     else:
         store.former.add(run)
     if run.done is None:

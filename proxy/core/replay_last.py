@@ -2,58 +2,64 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterator
 
-from proxy.core.replay_values import Run, RunState
+from proxy.core.replay_values import Run
 
-MOST = 50_000
-"""Runs that are bare, at most."""
-
-_BARE = (RunState.LOST, RunState.OVER)
+MOST = 20_000
+"""Numbers of forgotten runs that are remembered, at least; never more than twice as many."""
 
 
 class LastRuns:
-    """The last run of each key.
+    """The last run of each key, and of those that are forgotten the number.
 
-    One that is known no longer stays bare for `keep` seconds: the next run counts on from it.
+    A number stays for `keep` seconds at least: the next run counts on from it.
     """
 
     def __init__(self, *, keep: float, most: int = MOST) -> None:
-        self.of: dict[bytes, Run] = {}
+        self.known: dict[bytes, Run] = {}
         self._keep = keep
         self._most = most
-        self._bare: deque[Run] = deque()  # oldest first; others may have followed them
+        # Two generations: one number less to look after for each that comes.
+        self._young: dict[bytes, int] = {}
+        self._old: dict[bytes, int] = {}
+        self._since = self._last = 0.0  # when the first and the last of the young came
+        self._old_last = 0.0
 
-    def known(self, key: bytes) -> Run | None:
-        """The last run of a key, unless it is bare."""
-        run = self.of.get(key)
-        return None if run is None or run.state in _BARE else run
+    def number(self, key: bytes) -> int:
+        """Of the last run of a key, as far as that is forgotten; 0 if it has none."""
+        number = self._young.get(key)
+        return self._old.get(key, 0) if number is None else number
 
-    def lay_bare(self, run: Run, now: float) -> None:
-        """A run is known no longer: it is lost, or over."""
-        run.since, run.stay = now, 0.0
-        self._bare.append(run)
-        if len(self._bare) > self._most:
-            self._drop_first()
+    def forget(self, run: Run, now: float) -> None:
+        """Nothing stays of a run but its number, unless another has followed it."""
+        if self.known.get(run.key) is run:
+            del self.known[run.key]
+            self.remember(run.key, run.number, now)
 
     def remember(self, key: bytes, number: int, now: float) -> None:
         """The last run of a key, of which nothing else is known, had this number."""
-        run = self.of[key] = Run(key, number, "", "", 0.0, state=RunState.OVER)
-        self.lay_bare(run, now)
+        young = self._young
+        if not young:
+            self._since = now
+        elif len(young) >= self._most:
+            self._age(now)
+            young = self._young
+        young[key] = number
+        self._last = now
 
     def numbers(self) -> Iterator[tuple[bytes, int]]:
-        """Key and number of every run that is bare, oldest first."""
-        return ((run.key, run.number) for run in self._bare if self.of.get(run.key) is run)
+        """Key and number of every run that is forgotten, oldest first."""
+        for numbers in (self._old, self._young):
+            yield from (each for each in numbers.items() if each[0] not in self.known)
 
-    def expire(self, now: float, steps: int) -> None:
-        """Forget up to `steps` runs that have been bare for long enough."""
-        for _ in range(steps):
-            if not self._bare or now < self._bare[0].since + self._keep:
-                return
-            self._drop_first()
+    def expire(self, now: float) -> None:
+        """Forget numbers that have stayed for long enough."""
+        if self._young and now >= self._since + self._keep:
+            self._age(now)
+        if self._old and now >= self._old_last + self._keep:
+            self._old = {}
 
-    def _drop_first(self) -> None:
-        run = self._bare.popleft()
-        if run.state in _BARE and self.of.get(run.key) is run:
-            del self.of[run.key]
+    def _age(self, now: float) -> None:
+        self._old, self._old_last = self._young, self._last
+        self._young, self._since = {}, now

@@ -56,7 +56,7 @@ class RunStore:
     def __iter__(self) -> Iterator[Run]:
         """Every known run: unknown, in flight, finished."""
         yield from self._unknown
-        yield from (run for run in self.last.of.values() if run.state is _IN_FLIGHT)
+        yield from (run for run in self.last.known.values() if run.state is _IN_FLIGHT)
         yield from _done(self._stripped)
         yield from _done(self._queue)
 
@@ -89,7 +89,7 @@ class RunStore:
         """
         if last.done is not None and last.ids and last.holds(now):
             self.former.add(last)
-        elif last.state is not _LOST and last.state is not _OVER:
+        else:
             self.drop(last, now)
         return last.number + 1
 
@@ -98,7 +98,7 @@ class RunStore:
         if self.known >= self._most and not self._make_room(now):
             return False
         self.known += 1
-        self.last.of[run.key] = run
+        self.last.known[run.key] = run
         self.steps += 1
         run.began = self.steps
         return True
@@ -119,9 +119,13 @@ class RunStore:
         if state is _UNKNOWN:
             del self._unknown[run]
             return True
-        if state is not _LOST or self.last.of.get(run.key) is not run or self.known >= self._most:
+        last = self.last
+        if state is not _LOST or run.key in last.known or last.number(run.key) != run.number:
+            return False
+        if self.known >= self._most:
             return False
         self.known += 1
+        last.known[run.key] = run
         return True
 
     def keep(self, run: Run, done: Done, now: float) -> None:
@@ -156,7 +160,7 @@ class RunStore:
             self.leave(run)
             self.known -= 1
             run.state = _LOST
-            self.last.lay_bare(run, now)
+            self.last.forget(run, now)
             return
         oldest = self._stripped or self._queue
         if oldest[0] is run:
@@ -170,26 +174,25 @@ class RunStore:
             self._stripped, self._queue = deque(_done(self._stripped)), deque(_done(self._queue))
 
     def forget(self, run: Run, now: float) -> None:
-        """Of a run that has left or is finished, nothing stays but its key and number."""
+        """Of a run that has left or is finished, nothing stays but its number."""
         self.known -= 1
         self.bytes -= run.size
         if run.ids:
             self.former.forget(run)
         run.state, run.done, run.size = _OVER, None, 0
-        run.scope, run.tool, run.ids = "", "", ()
-        self.last.lay_bare(run, now)
+        self.last.forget(run, now)
 
     def undo(self, run: Run, now: float) -> None:
         """A run that has left did not happen: the next one of its key has its number."""
         self.known -= 1
         run.state = _OVER
-        del self.last.of[run.key]
-        if run.number > 1:
+        del self.last.known[run.key]
+        if self.last.number(run.key) != run.number - 1:
             self.last.remember(run.key, run.number - 1, now)
 
     def expire(self, now: float, steps: int) -> int:
         """Drop up to `steps` runs that have been known long enough; how many."""
-        self.last.expire(now, steps)
+        self.last.expire(now)
         due = list(islice(self._due(now), steps))
         for run in due:
             self.drop(run, now)

@@ -200,7 +200,7 @@ def test_how_many_tool_calls_one_answer_remembers_is_bounded(desk: Desk) -> None
     desk.do(BOOK, "a")
     for n in range(100):
         desk.ask(BOOK, f"id{n}")
-    last = desk.guard.store.last.known(BOOK)
+    last = desk.guard.store.last.known.get(BOOK)
 
     assert last is not None
     assert len(last.ids) == MOST_IDS

@@ -173,7 +173,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule(key=KEYS, seldom=SELDOM)
     def release(self, key: bytes, seldom: bool) -> None:
-        last = self.guard.store.last.known(key)
+        last = self.guard.store.last.known.get(key)
         if not seldom or last is None or last.state == "in_flight":
             return
         self.guard.release(key, self.now)

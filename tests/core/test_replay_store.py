@@ -19,7 +19,7 @@ def done(text: str = "booked") -> Done:
 
 
 def begin(runs: RunStore, key: bytes, now: float, *ids: str, stay: float = 100.0) -> Run:
-    last = runs.last.known(key)
+    last = runs.last.known.get(key)
     number = 1 if last is None else runs.follow(last, now)
     run = Run(key, number, f"call of {key!r}", "book", stay, now, HOLD, ids)
     assert runs.add(run, now)
@@ -68,7 +68,7 @@ def test_an_answer_that_stays_long_does_not_hoard_those_that_went_after_it() -> 
     finish(runs, b"long", 0.0, stay=1e9)
     for n in range(1000):
         finish(runs, b"%d" % n, float(n))
-        runs.drop(runs.last.known(b"%d" % n) or Run(b"", 0, "", "", 0.0), float(n))
+        runs.drop(runs.last.known.get(b"%d" % n) or Run(b"", 0, "", "", 0.0), float(n))
 
     assert len(runs) == 1
     assert len(runs._queue) < 2 * SLACK
@@ -80,8 +80,8 @@ def test_the_oldest_finished_goes_whatever_its_stay() -> None:
     finish(runs, b"2", 1.0, stay=100.0)
     begin(runs, b"3", 2.0)
 
-    assert runs.last.known(b"1") is None
-    assert runs.last.known(b"2") is not None
+    assert runs.last.known.get(b"1") is None
+    assert runs.last.known.get(b"2") is not None
     assert runs.evicted == 1
 
 
@@ -189,7 +189,7 @@ def test_room_is_made_of_what_went_out_of_turn_only_once() -> None:
     runs = store(most=3)
     for n in range(3):
         finish(runs, b"%d" % n, float(n))
-    runs.drop(runs.last.of[b"1"], 3.0)
+    runs.drop(runs.last.known[b"1"], 3.0)
     for n in range(3, 6):
         finish(runs, b"%d" % n, float(n))
 
@@ -219,7 +219,7 @@ def test_of_too_many_bytes_none_are_sought_where_a_run_went_out_of_turn() -> Non
         finish(runs, b"%d" % n, float(n))
     finish(runs, b"2", 2.0)
     assert runs.stripped == 1
-    runs.drop(runs.last.of[b"1"], 3.0)
+    runs.drop(runs.last.known[b"1"], 3.0)
     for n in (3, 4):
         finish(runs, b"%d" % n, float(n))
 
