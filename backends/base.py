@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeAlias
 
@@ -39,6 +39,12 @@ class Backend(Protocol):
     `health.path` or a tool, and without it callsplit only connects.  And it may have
     `def is_read_only(self, tool: str) -> bool`, if its server says of itself which tools change
     nothing.
+
+    One whose upstream is an MCP server sets `speaks_mcp = True`: it is handed every MCP message.
+    Others are handed `tools/call` alone, the rest is answered for them.  Such a backend may also
+    have `async def refresh(self, send: Send) -> None`, asked from time to time to renew
+    `catalogue: Catalogue | None` (`proxy.core.dialects.catalogue`); it raises `ProbeFailed` or
+    `UpstreamFailed`, and the old catalogue stays.
     """
 
     kinds: frozenset[Kind]
@@ -77,6 +83,12 @@ class BackendConfig:
     options: Mapping[str, Any] = field(default_factory=dict)  # keys of a user's own backend
     wall_ms: Callable[[], int] = lambda: 0  # wall clock, ms since 1970 (for signatures)
     may_repeat: Callable[[], bool] = lambda: True  # ask before sending once more what was refused
+    aside: Callable[[Errand], None] = lambda _: None  # do this beside the path, soon
+
+
+Errand: TypeAlias = Callable[[Send], Awaitable[None]]
+"""Something harmless that nobody waits for, with a `send` of its own that has 2 s in all: to take
+a question back, to end a session.  What it raises is logged."""
 
 
 Factory: TypeAlias = Callable[[BackendConfig], Backend]

@@ -17,14 +17,13 @@ from proxy.core.dialects.headers import (
     value_of,
 )
 from proxy.core.dialects.jsonrpc import (
-    Era,
     Request,
     RpcError,
     ToolResult,
     header_text,
 )
 from proxy.core.dialects.members import with_text
-from proxy.core.model import TOOL_KINDS, Call, Kind, Outbound, Reply, Verdict
+from proxy.core.model import TOOL_KINDS, Call, Era, Kind, Outbound, Reply, Verdict
 from proxy.core.targets import Targets
 from proxy.core.verdict import BUSINESS_NO, REFUSALS, REFUSED, judge_rpc
 from proxy.errors import ProbeFailed, UpstreamFailed

@@ -15,8 +15,8 @@ from backends.base import Send, close, read_whole
 from proxy.core.dialects import jsonrpc, sse
 from proxy.core.dialects.catalogue import Listed, parse_page
 from proxy.core.dialects.headers import media_type
-from proxy.core.dialects.jsonrpc import Era, Request, RpcError, ToolResult
-from proxy.core.model import Headers, Outbound, Reply
+from proxy.core.dialects.jsonrpc import Request, RpcError, ToolResult
+from proxy.core.model import Era, Headers, Outbound, Reply
 from proxy.errors import ProbeFailed, UpstreamFailed
 
 _T = TypeVar("_T")

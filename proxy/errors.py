@@ -50,6 +50,9 @@ class Refused(CallsplitError):
         close: bool = False,
         allow: str = "",
         challenge: str = "",
+        rpc_code: int = 0,
+        rpc_id: bytes = b"",
+        data: bytes = b"",
     ) -> None:
         super().__init__(message)
         self.status = status
@@ -58,6 +61,11 @@ class Refused(CallsplitError):
         self.retry_after = retry_after
         self.close = close  # the request's framing or body is in doubt: drop the connection
         self.allow = allow  # the Allow header of a 405
+        # For an MCP caller: the JSON-RPC error's code (0: that of a bad request), the raw JSON of
+        # the request's own ID (b"": not known), and the error's `data` (raw JSON).
+        self.rpc_code = rpc_code
+        self.rpc_id = rpc_id
+        self.data = data
         self.challenge = challenge  # the WWW-Authenticate header of a 401
 
 

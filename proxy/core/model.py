@@ -35,6 +35,28 @@ TOOL_KINDS = frozenset({Kind.FUNCTION, Kind.ARGS, Kind.TOOLS, Kind.MCP})
 """Kinds whose caller hears silence: the split, the judge and the last answer care for these."""
 
 
+class Era(StrEnum):
+    """Which of MCP's two incompatible families of revisions a peer speaks."""
+
+    MODERN = "modern"  # 2026-07-28
+    LEGACY = "legacy"  # up to 2025-11-25
+
+    @property
+    def other(self) -> Era:
+        """The one that this is not."""
+        return Era.LEGACY if self is Era.MODERN else Era.MODERN
+
+
+class Form(StrEnum):
+    """What an MCP caller's HTTP request carries."""
+
+    REQUEST = "request"  # somebody waits for its answer
+    NOTIFICATION = "notification"
+    ANSWER = "answer"  # to a request of the server's (legacy)
+    STREAM = "stream"  # GET: for what the server says of its own accord (legacy)
+    END = "end"  # DELETE: of a session (legacy)
+
+
 class Effect(StrEnum):
     """What running a tool twice does."""
 
@@ -137,6 +159,16 @@ class Head(Struct, gc=False):
     repeated: frozenset[bytes] = frozenset()
 
 
+class Session(Struct, frozen=True, gc=False):
+    """A legacy MCP session of a caller, as its token tells: `proxy.core.mcp.session`."""
+
+    id: str  # ours; it is split by where no call ID is known
+    arm: str  # whose it is; "" as long as that has not been decided (initialize)
+    version: str  # of the protocol, as its caller asked for
+    issued_ms: int
+    upstream: str | None = None  # the arm's own session ID; None: it gave none, or was away
+
+
 class Call(Struct, gc=False):
     """One request of a call, recognised.  What a backend is asked to answer.
 
@@ -144,6 +176,7 @@ class Call(Struct, gc=False):
     None if missing or unusable.  `arguments` is the raw JSON of the tool's arguments, in valid
     UTF-8 (a strict decoder may still refuse 1e999 or a nesting of thousands);
     `rpc_id` the raw JSON of a JSON-RPC id (None for a notification), `rpc_method` its method.
+    `form` and `era` are an MCP request's, None for all others.
     """
 
     kind: Kind
@@ -158,6 +191,9 @@ class Call(Struct, gc=False):
     event: str | None = None  # the event's name (event, inbound, alert)
     signed: bool = False  # the edge verified Retell's signature over `body`
     turns: Raw | None = None  # a function's transcript so far, tool calls included: JSON, unread
+    form: Form | None = None
+    era: Era | None = None
+    session: Session | None = None  # of a legacy MCP caller
 
 
 class Outbound(Struct, gc=False):

@@ -11,8 +11,8 @@ from hashlib import blake2b
 import msgspec
 from msgspec import Raw
 
-from proxy.core.dialects.jsonrpc import Era, era_of
-from proxy.core.model import Call, Kind
+from proxy.core.dialects.jsonrpc import era_of
+from proxy.core.model import Call, Era, Kind
 
 KEY_BYTES = 16
 MAX_CANONICAL = 65_536

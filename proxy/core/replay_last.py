@@ -37,6 +37,13 @@ class LastRuns:
             del self.known[run.key]
             self.remember(run.key, run.number, now)
 
+    def revive(self, run: Run) -> bool:
+        """A forgotten run is known again, unless another has followed or its number is forgotten."""
+        if run.key in self.known or self.number(run.key) != run.number:
+            return False
+        self.known[run.key] = run
+        return True
+
     def remember(self, key: bytes, number: int, now: float) -> None:
         """The last run of a key, of which nothing else is known, had this number."""
         young = self._young

@@ -119,13 +119,9 @@ class RunStore:
         if state is _UNKNOWN:
             del self._unknown[run]
             return True
-        last = self.last
-        if state is not _LOST or run.key in last.known or last.number(run.key) != run.number:
-            return False
-        if self.known >= self._most:
+        if state is not _LOST or self.known >= self._most or not self.last.revive(run):
             return False
         self.known += 1
-        last.known[run.key] = run
         return True
 
     def keep(self, run: Run, done: Done, now: float) -> None:

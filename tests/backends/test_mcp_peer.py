@@ -10,8 +10,8 @@ import pytest
 from backends import mcp_peer
 from backends.mcp_peer import PAGES, Peer, read_any_answer, read_tool_answer, refused_era
 from proxy.core.dialects import jsonrpc
-from proxy.core.dialects.jsonrpc import Era, RpcError, ToolResult
-from proxy.core.model import Headers, Outbound, Reply
+from proxy.core.dialects.jsonrpc import RpcError, ToolResult
+from proxy.core.model import Era, Headers, Outbound, Reply
 from proxy.errors import ProbeFailed, UpstreamFailed
 from tests.backends.kit import (
     Answer,

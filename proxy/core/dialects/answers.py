@@ -13,7 +13,7 @@ from proxy.core.body_verdicts import BodyVerdicts
 from proxy.core.dialects import function, jsonrpc, schema, sse, tools
 from proxy.core.dialects.headers import for_new_answer
 from proxy.core.dialects.jsonrpc import ToolResult
-from proxy.core.model import Call, Counts, Headers, Kind, Ran, Reply, Verdict
+from proxy.core.model import Call, Counts, Era, Headers, Kind, Ran, Reply, Verdict
 from proxy.core.verdict import judge_reply
 
 JSON: bytes = b"application/json"
@@ -137,5 +137,5 @@ def no_such_method(call: Call) -> Reply:
     if call.rpc_id is None:
         return Reply(202, verdict=verdict)
     message = jsonrpc.render_error(call.rpc_id, jsonrpc.METHOD_NOT_FOUND, "Method not found")
-    modern = jsonrpc.era_of(call.head.named) is jsonrpc.Era.MODERN
+    modern = jsonrpc.era_of(call.head.named) is Era.MODERN
     return rpc_reply(call, message, status=404 if modern else 200, verdict=verdict)

@@ -28,6 +28,7 @@ class Listed:
     annotations: Mapping[str, Any] = field(default_factory=dict)
     output_schema: Mapping[str, Any] | None = None
     mirrors: tuple[Mirror, ...] = ()
+    raw: bytes = b""  # the JSON object that the server listed
 
     @property
     def read_only(self) -> bool:
@@ -44,6 +45,15 @@ class Listed:
             return []
         found = ((name, _rendered(_at(values, path))) for path, name in self.mirrors)
         return [(name, header_text(text)) for name, text in found if text is not None]
+
+
+@dataclass(frozen=True, slots=True)
+class Catalogue:
+    """What an MCP server says of itself: its tools, and how it introduces itself."""
+
+    tools: Mapping[str, Listed]  # in the server's own order
+    whole: bool = True  # listed to its last page
+    instructions: str = ""  # for the model
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +85,7 @@ def _listed(tools: list[Any]) -> Iterator[Listed]:
             annotations if isinstance(annotations, dict) else {},
             schema if isinstance(schema, dict) else None,
             _mirrors(tool.get("inputSchema")),
+            orjson.dumps(tool),
         )
 
 

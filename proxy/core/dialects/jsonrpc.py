@@ -9,7 +9,6 @@ from __future__ import annotations
 from base64 import b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Any
 
 import msgspec
@@ -17,7 +16,7 @@ import orjson
 from msgspec import Raw
 
 from proxy import __version__
-from proxy.core.model import Headers
+from proxy.core.model import Era, Headers
 
 MODERN_VERSION = b"2026-07-28"
 LEGACY_VERSION = b"2025-11-25"
@@ -42,18 +41,6 @@ _JSON: Headers = [
     (b"accept", b"application/json, text/event-stream"),
     (b"accept-encoding", b"identity"),
 ]
-
-
-class Era(StrEnum):
-    """Which of MCP's two incompatible families of revisions a peer speaks."""
-
-    MODERN = "modern"
-    LEGACY = "legacy"
-
-    @property
-    def other(self) -> Era:
-        """The one that this is not."""
-        return Era.LEGACY if self is Era.MODERN else Era.MODERN
 
 
 def era_of(named: Mapping[bytes, bytes]) -> Era:

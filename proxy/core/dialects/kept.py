@@ -17,9 +17,9 @@ from msgspec import UNSET, Raw, Struct, UnsetType
 
 from proxy.core.dialects import answers, jsonrpc, sse
 from proxy.core.dialects.headers import for_new_answer, media_type
-from proxy.core.dialects.jsonrpc import Era, ToolResult
+from proxy.core.dialects.jsonrpc import ToolResult
 from proxy.core.dialects.members import document_of, members_of
-from proxy.core.model import Call, Headers, Kind, Reply, Verdict
+from proxy.core.model import Call, Era, Headers, Kind, Reply, Verdict
 from proxy.core.verdict import BUSINESS_NO, SUCCESS, judge_reply
 
 LIMIT = 65_536

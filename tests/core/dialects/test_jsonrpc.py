@@ -12,7 +12,8 @@ from mcp_types import methods
 from mcp_types.jsonrpc import JSONRPCError, JSONRPCRequest, JSONRPCResponse
 
 from proxy.core.dialects import jsonrpc
-from proxy.core.dialects.jsonrpc import Era, Request, RpcError, ToolResult
+from proxy.core.dialects.jsonrpc import Request, RpcError, ToolResult
+from proxy.core.model import Era
 
 MODERN, LEGACY = "2026-07-28", "2025-11-25"
 VERSIONS = {Era.MODERN: MODERN, Era.LEGACY: LEGACY}
