@@ -20,7 +20,7 @@ from proxy.core.model import Era, Headers
 
 MODERN_VERSION = b"2026-07-28"
 LEGACY_VERSION = b"2025-11-25"
-_HANDSHAKE_VERSIONS = frozenset({b"2024-11-05", b"2025-03-26", b"2025-06-18", LEGACY_VERSION})
+HANDSHAKE_VERSIONS = frozenset({b"2024-11-05", b"2025-03-26", b"2025-06-18", LEGACY_VERSION})
 
 INVALID_REQUEST = -32600
 METHOD_NOT_FOUND = -32601
@@ -29,13 +29,13 @@ INTERNAL_ERROR = -32603
 UNSUPPORTED_VERSION = -32022
 HEADER_MISMATCH = -32020
 
-_SELF = b'{"name":"callsplit","version":%b}' % orjson.dumps(__version__)
+SELF = b'{"name":"callsplit","version":%b}' % orjson.dumps(__version__)
 _META = (
     b'"_meta":{"io.modelcontextprotocol/protocolVersion":"%b",'
     b'"io.modelcontextprotocol/clientCapabilities":{},'
-    b'"io.modelcontextprotocol/clientInfo":%b}' % (MODERN_VERSION, _SELF)
+    b'"io.modelcontextprotocol/clientInfo":%b}' % (MODERN_VERSION, SELF)
 )
-_COMPLETE = b'"resultType":"complete","_meta":{"io.modelcontextprotocol/serverInfo":%b},' % _SELF
+COMPLETE = b'"resultType":"complete","_meta":{"io.modelcontextprotocol/serverInfo":%b},' % SELF
 _JSON: Headers = [
     (b"content-type", b"application/json"),
     (b"accept", b"application/json, text/event-stream"),
@@ -46,7 +46,7 @@ _JSON: Headers = [
 def era_of(named: Mapping[bytes, bytes]) -> Era:
     """The era of a request, by its version header; none at all is the oldest legacy."""
     version = named.get(b"mcp-protocol-version")
-    return Era.LEGACY if version is None or version in _HANDSHAKE_VERSIONS else Era.MODERN
+    return Era.LEGACY if version is None or version in HANDSHAKE_VERSIONS else Era.MODERN
 
 
 def header_text(text: str) -> bytes:
@@ -218,7 +218,7 @@ def render_result(rpc_id: bytes, era: Era, result: ToolResult) -> bytes:
     structured = b',"structuredContent":%b' % result.structured if result.structured else b""
     return b'{"jsonrpc":"2.0","id":%b,"result":{%b"content":[%b]%b,"isError":%b}}' % (
         rpc_id,
-        _COMPLETE if era is Era.MODERN else b"",
+        COMPLETE if era is Era.MODERN else b"",
         b'{"type":"text","text":%b}' % orjson.dumps(result.text),
         structured,
         b"true" if result.is_error else b"false",
