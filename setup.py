@@ -18,7 +18,7 @@ from setuptools import Extension, setup
 COMPILED = {
     "the path itself, run once per request": """
         proxy.handler proxy.hedging proxy.attempt proxy.once proxy.flights proxy.cached proxy.line
-        proxy.relay proxy.edge
+        proxy.relay proxy.edge proxy.sessions
     """,
     "who may ask: every byte of a head, every credential": """
         proxy.core.addresses proxy.core.auth proxy.core.force proxy.core.guard proxy.core.head
@@ -28,7 +28,8 @@ COMPILED = {
     "what is asked, and which arm answers": """
         proxy.core.call_id proxy.core.dialects.headers proxy.core.dialects.members
         proxy.core.dotted proxy.core.entry proxy.core.exchange_headers proxy.core.history
-        proxy.core.matchers proxy.core.partial proxy.core.recognise proxy.core.records
+        proxy.core.matchers proxy.core.mcp.session proxy.core.partial proxy.core.recognise
+        proxy.core.records
         proxy.core.split proxy.core.splitter proxy.core.targets proxy.core.tool_table
         proxy.core.when
     """,

@@ -36,7 +36,7 @@ Map, top down; imports point down only (checked by import-linter):
 
 cli > app > operations > outbox_desk > wiring | durable | fixed > arm_rules >
 handler | admin | redelivery > hedging > attempt > once >
-line | relay | cached | hedged > edge | flights > backends.registry >
+line | relay | cached | hedged > edge | flights | sessions > backends.registry >
 backends.* > adapters > ports > backends.base > settings | core > errors
 
 The core decides and never awaits, reads a clock, logs or touches a socket;

@@ -102,6 +102,7 @@ class Arm:
     timeout: float  # seconds for an attempt that no budget bounds more tightly
     not_executed: frozenset[int] = frozenset()  # statuses that promise the tool did not run
     by_rule: BodyVerdicts | None = None  # what the rules read in its bodies, for `judge_reply`
+    speaks_mcp: bool = False  # its upstream is an MCP server: every MCP message is its to answer
     in_process: bool = False  # runs here: its waits are not bounded by the upstream's deadline
     sign: bytes | None = field(default=None, repr=False)  # Retell key for what we send ourselves
     retries: RetryBudget = field(default_factory=RetryBudget)  # hears of every first attempt
@@ -153,6 +154,9 @@ class Watch(Protocol):
 
     def hedged(self, arm: str, outcome: str) -> None:
         """A second attempt beside a slow one at `arm`: `won`, `lost`, or `refused` (no budget)."""
+
+    def mcp_session(self, event: str) -> None:
+        """A legacy MCP session was `opened` or `ended`, or a request `refused` for want of one."""
 
     def crashed(self, where: str, error: BaseException) -> None:
         """A bug of ours or of a user's backend; the caller heard the last answer."""

@@ -249,5 +249,8 @@ class FakeWatch:
     def hedged(self, arm: str, outcome: str) -> None:
         self.told.append(("hedged", (arm, outcome)))
 
+    def mcp_session(self, event: str) -> None:
+        self.told.append(("mcp_session", event))
+
     def crashed(self, where: str, error: BaseException) -> None:
         self.told.append(("crashed", (where, error)))

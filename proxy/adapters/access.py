@@ -37,6 +37,7 @@ class Line(Struct, gc=False):
     event: str
     request_id: str
     call_id: str | None
+    session: str | None
     kind: str
     tool: str | None
     call_event: str | None
@@ -72,6 +73,7 @@ def line(x: Exchange, wall_ms: int) -> Line:
         "exchange_ended",
         x.request_id,
         x.call_id,
+        x.session,
         x.kind,
         x.tool,
         cap(x.event),

@@ -90,6 +90,9 @@ class Metrics:
         self.hedges = c(
             "hedges", "Second attempts beside a slow one, by the arm that was slow.",
             "from", "outcome")  # fmt: skip
+        self.mcp_sessions = c(
+            "mcp_sessions", "Legacy MCP sessions, by what became of them.", "event"
+        )
         self.outbox = OutboxFigures(c, g)
         self._tell_of_pools()
         tell_of_runs(self._read, lambda: self.runs)
@@ -233,3 +236,5 @@ class Metrics:
             self.auth_failures[reason,] += 0
         for scope in ("tool", "ip"):
             self.rate_limited[scope,] += 0
+        for event in ("opened", "refused", "ended"):
+            self.mcp_sessions[event,] += 0

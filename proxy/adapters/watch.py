@@ -151,5 +151,8 @@ class Watcher:
     def hedged(self, arm: str, outcome: str) -> None:
         self.metrics.hedges[arm, outcome] += 1
 
+    def mcp_session(self, event: str) -> None:
+        self.metrics.mcp_sessions[event,] += 1
+
     def crashed(self, where: str, error: BaseException) -> None:
         self.log.error("exchange_crashed", where=where, exc_info=error)

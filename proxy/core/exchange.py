@@ -30,6 +30,7 @@ class Exchange(Struct, gc=False):
     peer: str = ""
     kind: Kind = Kind.OTHER
     call_id: str | None = None
+    session: str | None = None  # the ID of a legacy MCP session, never its token
     tool: str | None = None
     event: str | None = None
     decided: str = "none"  # the arm of the decision
