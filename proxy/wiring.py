@@ -213,14 +213,16 @@ class Wiring:
             wall_ms=self._clock.wall_ms,
             may_repeat=self._may_repeat(name, retries, ratio),
         )
+        backend = registry.create(entry.handler, config)
         return Arm(
             name,
-            registry.create(entry.handler, config),
+            backend,
             upstream,
             breaker,
             entry.timeout,
             entry.not_executed,
             config.by_rule,
+            speaks_mcp=bool(getattr(backend, "speaks_mcp", False)),
             in_process=entry.handler not in NETWORK_HANDLERS,
             sign=config.sign,
             retries=retries,
