@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import replace
 
 from msgspec import Struct
 
@@ -30,16 +31,23 @@ class ToolTable:
     `idempotent` must stand in a tool's own entry, because it has to hold across both arms; a
     default that says so counts as write.  Protocol requests of MCP that run no tool (ping,
     tools/list, ...) only read.
+
+    Where the rules leave a tool's effect open, the MCP server's hints are heard (`learn`), but
+    only `readOnlyHint`.  `idempotentHint` promises that two runs on that server are as good as
+    one, which says nothing of one run there and one on the other arm: such a tool stays a write,
+    and the hint is for the arm alone (`Listed.idempotent`).
     """
 
     def __init__(self, entries: Mapping[str, ToolEntry], budgets: Mapping[Kind, float]) -> None:
         self._tools = {name: resolve(entries, name) for name in entries if name != DEFAULT}
         self._unknown = resolve(entries, DEFAULT)
-        self._by_tool: dict[tuple[Kind, str | None], Terms] = {
-            (kind, name): tool_terms(tool, kind, budgets)
-            for kind in TOOL_KINDS
+        self._budgets = budgets
+        self._ruled: dict[tuple[Kind, str | None], Terms] = {
+            (kind, name): terms
             for name, tool in self._tools.items()
+            for kind, terms in self._of_kinds(tool)
         }
+        self._by_tool = self._ruled  # and what was learned
         self._by_kind = {
             kind: tool_terms(self._unknown, kind, budgets)
             if kind in TOOL_KINDS
@@ -47,11 +55,18 @@ class ToolTable:
             for kind in Kind
         }
         self._protocol = Terms(Effect.READ, True, budgets[Kind.MCP], 0.0)
+        self._known: dict[str, str] = {}
+        self._hints: dict[str, Mapping[str, Effect]] = {}
 
     @property
     def names(self) -> frozenset[str]:
         """Those that the rules name: the closed set for labels."""
         return frozenset(self._tools)
+
+    @property
+    def ruled(self) -> Collection[Tool]:
+        """Those that the rules name, in their order."""
+        return self._tools.values()
 
     def get(self, name: str | None) -> Tool:
         """The tool of that name."""
@@ -63,6 +78,61 @@ class ToolTable:
         if kind is _MCP and call.rpc_method != "tools/call":
             return self._protocol
         return self._by_tool.get((kind, call.tool)) or self._by_kind[kind]
+
+    def known(self, name: str) -> str:
+        """The rules' name of a tool that an MCP caller may call by the name its server has."""
+        return self._known.get(name, name)
+
+    def speak_as(self, arms: Iterable[str]) -> None:
+        """These arms speak MCP, the most important first: their names for tools are heard."""
+        found: dict[str, str] = {}
+        for arm in arms:
+            for name, tool in names_on(arm, self._tools.values()).items():
+                found.setdefault(name, tool.name)
+        self._known = {name: known for name, known in found.items() if name != known}
+
+    def learn(self, arm: str, effects: Mapping[str, Effect]) -> None:
+        """Hear what an arm's server says now of every tool that it lists, by its own names.
+
+        It replaces all that it has said before.  An operator's word on a tool outranks it.  Where
+        several servers list a tool, it only reads if all of them say so.
+        """
+        self._hints[arm] = effects
+        writes = {name for name, effect in self._heard() if effect is not Effect.READ}
+        reads = {name for name, _ in self._heard()} - writes
+        learned = {
+            (kind, name): terms
+            for name in reads
+            for kind, terms in self._of_kinds(replace(self.get(name), effect=Effect.READ))
+        }
+        self._by_tool = self._ruled | learned
+
+    def _heard(self) -> Iterator[tuple[str, Effect]]:
+        """What was said of the tools that the rules leave open, by the rules' names."""
+        for arm, effects in self._hints.items():
+            ours = set()
+            for tool in self._tools.values():
+                ours.add(name := tool.names.get(arm, tool.name))
+                if tool.own_effect is None and name in effects:
+                    yield tool.name, effects[name]
+            for name, effect in effects.items():
+                if name not in ours and name not in self._tools:
+                    yield name, effect
+
+    def _of_kinds(self, tool: Tool) -> Iterator[tuple[Kind, Terms]]:
+        for kind in TOOL_KINDS:
+            yield kind, tool_terms(tool, kind, self._budgets)
+
+
+def names_on(arm: str, tools: Iterable[Tool]) -> dict[str, Tool]:
+    """The tools of the rules by their names on `arm`.
+
+    Of two that have the same name there, one that needs no other name than its own comes first.
+    """
+    found: dict[str, Tool] = {}
+    for tool in sorted(tools, key=lambda tool: arm in tool.names):
+        found.setdefault(tool.names.get(arm, tool.name), tool)
+    return found
 
 
 def tool_terms(tool: Tool, kind: Kind, budgets: Mapping[Kind, float]) -> Terms:

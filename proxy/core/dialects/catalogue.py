@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 import orjson
 
 from proxy.core.dialects.jsonrpc import header_text
-from proxy.core.model import Headers
+from proxy.core.model import Effect, Headers
 
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # RFC 9110, 5.6.2
 _MIRRORED_TYPES = ("string", "integer", "boolean")
@@ -35,6 +35,18 @@ class Listed:
         """The server says that running it changes nothing."""
         return self.annotations.get("readOnlyHint") is True
 
+    @property
+    def idempotent(self) -> bool:
+        """The server says that it may run twice here; of other servers that says nothing."""
+        return self.read_only or self.annotations.get("idempotentHint") is True
+
+    @property
+    def effect(self) -> Effect:
+        """What the server's hints say of running it twice, on this server."""
+        if self.read_only:
+            return Effect.READ
+        return Effect.IDEMPOTENT if self.idempotent else Effect.WRITE
+
     def param_headers(self, arguments: bytes) -> Headers:
         """The `Mcp-Param-*` headers of a call; `arguments` is raw JSON (2026-07-28, transports)."""
         if not self.mirrors:
@@ -54,6 +66,11 @@ class Catalogue:
     tools: Mapping[str, Listed]  # in the server's own order
     whole: bool = True  # listed to its last page
     instructions: str = ""  # for the model
+
+    @property
+    def effects(self) -> dict[str, Effect]:
+        """Of every tool, by the server's own names."""
+        return {name: tool.effect for name, tool in self.tools.items()}
 
 
 @dataclass(frozen=True, slots=True)

@@ -129,4 +129,15 @@ def resolve(entries: Mapping[str, ToolEntry], name: str) -> Tool:
             values |= {key: value for key, value in said.items() if value is not None}
     whole = ToolEntry.model_construct(**values)
     fields = {key: getattr(whole, key) for key in ToolEntry.model_fields}
-    return Tool(name=name, own_effect=own.effect if own else None, **fields)
+    own_effect = effect_of(own) if own is not None else None
+    if own_effect is not None:
+        fields["effect"] = own_effect
+    return Tool(name=name, own_effect=own_effect, **fields)
+
+
+def effect_of(entry: ToolEntry) -> Effect | None:
+    """What an entry itself says: in so many words, or else by the hint that it gives to others."""
+    hint = (entry.annotations or {}).get("readOnlyHint")
+    if entry.effect is not None or not isinstance(hint, bool):
+        return entry.effect
+    return Effect.READ if hint else Effect.WRITE
