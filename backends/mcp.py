@@ -5,7 +5,7 @@ from __future__ import annotations
 from backends.base import BackendConfig, Send
 from backends.mcp_peer import Peer, read_any_answer, read_tool_answer, refused_era
 from proxy.core.dialects import answers, jsonrpc
-from proxy.core.dialects.catalogue import Listed, Mirror
+from proxy.core.dialects.catalogue import Catalogue, Listed, Mirror
 from proxy.core.dialects.headers import (
     AUTHORIZATION,
     SIGNATURE,
@@ -38,6 +38,7 @@ class McpBackend:
     """Speaks MCP over Streamable HTTP: modern, or legacy without sessions."""
 
     kinds = TOOL_KINDS
+    speaks_mcp = True
 
     def __init__(self, config: BackendConfig) -> None:
         self._config = config
@@ -61,6 +62,16 @@ class McpBackend:
             await self._peer.check(send, listing=self._config.probe == "tools/list")
         except UpstreamFailed as failure:
             raise ProbeFailed(str(failure)) from failure
+
+    @property
+    def catalogue(self) -> Catalogue | None:
+        """What the server lists and says of itself; None if it was never asked."""
+        tools = self._peer.tools
+        return Catalogue(tools, self._peer.listed_whole) if tools is not None else None
+
+    async def refresh(self, send: Send) -> None:
+        """Renew the catalogue; raises `ProbeFailed` or `UpstreamFailed`, and the old one stays."""
+        await self._peer.list_tools(await self._peer.current_era(send), send)
 
     def is_read_only(self, tool: str) -> bool:
         """The server's own catalogue says that the tool changes nothing (readOnlyHint)."""
