@@ -26,7 +26,7 @@ from proxy.core.replay_values import (
     Wait,
 )
 
-MOST = 20_000
+MOST = 10_000
 MOST_BYTES = 16 * 2**20
 HOLD = 3 * 3600.0
 """Seconds for which an unknown outcome is held, and a count goes on."""

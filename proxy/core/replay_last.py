@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from proxy.core.replay_values import Run
 
-MOST = 20_000
+MOST = 10_000
 """Numbers of forgotten runs that are remembered, at least; never more than twice as many."""
 
 
