@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from proxy.core.call_id import CallIds
+from proxy.core.mcp.face import Face
 from proxy.core.model import Kind, Reply
 from proxy.core.rescue import way_back
 from proxy.core.rules import Fallback
@@ -33,6 +34,7 @@ class Line:
     fallback: Fallback
     health: Callable[[], Reply]
     covers: Mapping[str, frozenset[Kind]]  # by arm: what its opposite may answer instead
+    face: Face = field(default_factory=Face)  # what MCP callers hear that no arm answers
     passthrough: str | None = None
     expose_headers: bool = True
 

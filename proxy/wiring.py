@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from urllib.parse import urlsplit
 
 from backends import registry
@@ -21,12 +22,14 @@ from proxy.core.addresses import Networks
 from proxy.core.arm_breaker import ArmBreaker
 from proxy.core.auth import AuthPolicy, Credentials
 from proxy.core.call_id import CallIds
+from proxy.core.dialects.catalogue import Catalogue
 from proxy.core.entry import Entry
 from proxy.core.fields import fields
 from proxy.core.force import Force
 from proxy.core.hedge import Pace
 from proxy.core.hops import INSTANCE
 from proxy.core.limits import Limit
+from proxy.core.mcp.face import Face
 from proxy.core.model import Kind, Reply
 from proxy.core.rescue import coverable
 from proxy.core.retry_budget import RetryBudget
@@ -47,6 +50,8 @@ NETWORK_HANDLERS = frozenset({"webhook", "mcp", "tools"})
 """Handlers whose every wait is bounded by their upstream's deadline."""
 
 Secret = Callable[[SecretRef], bytes | None]
+Known = Callable[[str], Catalogue | None]
+"""What the server of an arm has listed last, if anything is known of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +71,8 @@ class Wiring:
     """Makes lines of rules.
 
     `secret` resolves a reference to bytes, None if it may be absent and is; it raises
-    `SettingsError`.  `own` is the word by which this process knows its own requests.
+    `SettingsError`.  `catalogue` is asked whenever the face lists tools.  `own` is the word by
+    which this process knows its own requests.
     """
 
     def __init__(
@@ -77,6 +83,7 @@ class Wiring:
         sweep: Sweep,
         secret: Secret,
         load: Load = lambda: (0, 0.0),
+        catalogue: Known = lambda _: None,
         own: bytes = b"",
         jitter: Callable[[], float] = random.random,
     ) -> None:
@@ -91,6 +98,7 @@ class Wiring:
         self._secret = secret
         self._jitter = jitter
         self._load = load
+        self._catalogue = catalogue
         self._own = own
 
     def prepare(self, rules: Rules, health: Callable[[], Reply]) -> Prepared:
@@ -123,6 +131,7 @@ class Wiring:
             fallback=rules.fallback,
             health=health,
             covers={name: covers(rules, arms, name) for name in arms},
+            face=self._face(tools, speaking(rules, arms)),
             passthrough=rules.passthrough,
             expose_headers=rules.listen.expose_headers,
         )
@@ -230,6 +239,13 @@ class Wiring:
             pace=pace,
         )
 
+    def _face(self, tools: ToolTable, arms: list[str]) -> Face:
+        """MCP callers hear the same names of tools from it as from the arms."""
+        tools.speak_as(arms)
+        if not arms:
+            return Face(tools.ruled)
+        return Face(tools.ruled, arm=arms[0], catalogue=partial(self._catalogue, arms[0]))
+
     def _may_repeat(self, arm: str, retries: RetryBudget, ratio: float) -> Callable[[], bool]:
         def may_repeat() -> bool:
             given = retries.take(self._clock.now(), ratio)
@@ -273,6 +289,12 @@ def covers(rules: Rules, arms: Mapping[str, Arm], arm: str) -> frozenset[Kind]:
         enabled=fallback.enabled,
         both_ways=fallback.both_ways,
     )
+
+
+def speaking(rules: Rules, arms: Mapping[str, Arm]) -> list[str]:
+    """The arms that speak MCP, those of the split first."""
+    first = (rules.split.to, rules.split.otherwise)
+    return [name for name in dict.fromkeys((*first, *arms)) if arms[name].speaks_mcp]
 
 
 def limit(per_minute: int | None, burst: float) -> Limit | None:

@@ -96,13 +96,17 @@ def _listed(tools: list[Any]) -> Iterator[Listed]:
         name = tool.get("name") if isinstance(tool, dict) else None
         if not isinstance(name, str):
             continue
+        try:
+            raw = orjson.dumps(tool)
+        except TypeError:  # nested deeper than anybody reads
+            continue
         annotations, schema = tool.get("annotations"), tool.get("outputSchema")
         yield Listed(
             name,
             annotations if isinstance(annotations, dict) else {},
             schema if isinstance(schema, dict) else None,
             _mirrors(tool.get("inputSchema")),
-            orjson.dumps(tool),
+            raw,
         )
 
 
