@@ -30,13 +30,13 @@ UNSUPPORTED_VERSION = -32022
 HEADER_MISMATCH = -32020
 
 SELF = b'{"name":"callsplit","version":%b}' % orjson.dumps(__version__)
-_META = (
-    b'"_meta":{"io.modelcontextprotocol/protocolVersion":"%b",'
+META = (
+    b'{"io.modelcontextprotocol/protocolVersion":"%b",'
     b'"io.modelcontextprotocol/clientCapabilities":{},'
     b'"io.modelcontextprotocol/clientInfo":%b}' % (MODERN_VERSION, SELF)
 )
 COMPLETE = b'"resultType":"complete","_meta":{"io.modelcontextprotocol/serverInfo":%b},' % SELF
-_JSON: Headers = [
+JSON_FIELDS: Headers = [
     (b"content-type", b"application/json"),
     (b"accept", b"application/json, text/event-stream"),
     (b"accept-encoding", b"identity"),
@@ -89,10 +89,10 @@ def server_discover() -> Request:
 
 def _request(era: Era, method: bytes, before: bytes, own: Headers) -> Request:
     if era is Era.LEGACY:
-        return Request([*_JSON, (b"mcp-protocol-version", LEGACY_VERSION)], before, b"}}")
+        return Request([*JSON_FIELDS, (b"mcp-protocol-version", LEGACY_VERSION)], before, b"}}")
     routing = [(b"mcp-protocol-version", MODERN_VERSION), (b"mcp-method", method), *own]
     comma = b"" if before.endswith(b"{") else b","
-    return Request([*_JSON, *routing], before, b"%b%b}}" % (comma, _META))
+    return Request([*JSON_FIELDS, *routing], before, b'%b"_meta":%b}}' % (comma, META))
 
 
 class _Block(msgspec.Struct, gc=False):
@@ -225,10 +225,11 @@ def render_result(rpc_id: bytes, era: Era, result: ToolResult) -> bytes:
     )
 
 
-def render_error(rpc_id: bytes, code: int, message: str) -> bytes:
-    """An error for a caller; `rpc_id` is the raw JSON of the caller's own ID."""
-    return b'{"jsonrpc":"2.0","id":%b,"error":{"code":%d,"message":%b}}' % (
+def render_error(rpc_id: bytes, code: int, message: str, data: bytes = b"") -> bytes:
+    """An error for a caller; `rpc_id` is the raw JSON of the caller's own ID, as is `data`."""
+    return b'{"jsonrpc":"2.0","id":%b,"error":{"code":%d,"message":%b%b}}' % (
         rpc_id,
         code,
         orjson.dumps(message),
+        b',"data":%b' % data if data else b"",
     )

@@ -226,3 +226,9 @@ def test_a_rendered_error_is_valid() -> None:
 
     assert JSONRPCError.model_validate(json.loads(raw)).error.code == -32601
     assert jsonrpc.parse_answer(raw, b'"x"') == RpcError(-32601, 'no "such" method')
+
+
+def test_an_error_keeps_its_data_as_it_came() -> None:
+    message = jsonrpc.render_error(b"7", -32022, "no", b'{"supported": ["2026-07-28"]}')
+
+    assert JSONRPCError.model_validate_json(message).error.data == {"supported": ["2026-07-28"]}
