@@ -44,6 +44,7 @@ from proxy.once import Once
 from proxy.operations import Condition, SidecarOperations
 from proxy.ports import Arm
 from proxy.redelivery import Redelivery
+from proxy.sessions import Sessions
 from proxy.settings import Settings
 from proxy.wiring import Prepared, Wiring, same_answers
 
@@ -97,6 +98,7 @@ class App:
         prepared = self.wiring.prepare(rules, self._health)
         self.once = Once(ReplayGuard(), EventGuard(), clock=clock, watch=self.watcher)
         self.cached = Cached(clock=clock, watch=self.watcher)
+        self.sessions = Sessions(watch=self.watcher, new_id=new_id)
         self.state = StateDir.open(rules.state_dir)
         self._replays = ReplayFile(self.state, clock=clock, log=log)
         self._settings = settings
@@ -159,6 +161,7 @@ class App:
         self.condition.reasons.append("draining")
         self.log.info("drain_started", inflight=self.handler.inflight, grace=grace)
         ends = self.clock.now() + grace
+        self.handler.lasting.end()
         cut = await self.listener.drain(grace)
         await self.durable.stop(max(0.0, ends - self.clock.now()))
         await self.probes.aclose()
@@ -294,6 +297,7 @@ class App:
             line,
             once=self.once,
             cached=self.cached,
+            sessions=self.sessions,
             outbox=self.durable,
             clock=self.clock,
             watch=self.watcher,

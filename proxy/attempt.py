@@ -13,13 +13,13 @@ from proxy.core.breaker_values import Permit
 from proxy.core.dialects.answers import EVENTS
 from proxy.core.dialects.headers import media_type
 from proxy.core.exchange import Attempt, Exchange
-from proxy.core.model import Call, Headers, Kind, Reason, Reply, Verdict
+from proxy.core.model import Call, Form, Headers, Kind, Reason, Reply, Verdict
 from proxy.core.rescue import (
     attempt_deadline,
 )
 from proxy.core.soundness import unsound
 from proxy.core.tool_table import Terms
-from proxy.core.verdict import BREAKER_OPEN, CUT, judge_failure, judge_reply
+from proxy.core.verdict import BREAKER_OPEN, CUT, LATE, judge_failure, judge_reply
 from proxy.errors import UpstreamFailed
 from proxy.hedged import Start
 from proxy.once import Ticket
@@ -32,10 +32,8 @@ TIMED = frozenset({Kind.EVENT, Kind.INBOUND, Kind.ALERT})
 STATUS_ONLY = frozenset({Kind.EVENT, Kind.ALERT})
 """Kinds whose answer is its status."""
 
-LATE = judge_failure(UpstreamFailed("timeout", "it may still answer", sent=True), dispatched=True)
-"""The verdict on a write at its deadline; what it answers later is nobody's but the guard's."""
-
-_OTHER = Kind.OTHER  # Bound once: reading a member of an enumeration is slow in Python 3.11.
+# Bound once: reading a member of an enumeration is slow in Python 3.11.
+_OTHER, _STREAM = Kind.OTHER, Form.STREAM
 _FIRST, _SECOND = (b"x-callsplit-attempt", b"1"), (b"x-callsplit-attempt", b"2")
 
 
@@ -108,7 +106,9 @@ class Attempts:
         if ticket is not None and ticket.left:
             left = until + linger - ended
             return await self._came_late(arm, call, reply, verdict, patience=left)
-        if streams and reply is not None:
+        if streams and reply is not None and lasts(call):
+            self._hand_back(arm, permit, verdict, ended, ended - began)
+        elif streams and reply is not None:
             keep, took = verdict.delivers or call.kind is _OTHER, ended - began
             await self._hold(arm, permit, reply, verdict, seconds=took, keep=keep, linger=linger)
         status = reply.status if reply is not None else 0
@@ -174,14 +174,21 @@ class Attempts:
         must not cut it.
         """
 
+        told = False
+
+        def tell(shown: Verdict) -> None:
+            nonlocal told
+            if not told:
+                told = True
+                self._hand_back(arm, permit, shown, self._clock.now(), seconds)
+
         def ended(failure: UpstreamFailed | None, whole: bool) -> None:
             cut = judge_failure(failure, dispatched=True) if failure else CUT
-            shown = verdict if whole or not keep else cut
-            self._hand_back(arm, permit, shown, self._clock.now(), seconds)
+            tell(verdict if whole or not keep else cut)
 
         assert not isinstance(reply.body, bytes)
-        goes_on = keep and media_type(reply.headers) == EVENTS
-        reply.body = Settled(reply.body, ended, linger=linger if goes_on else 0.0)
+        goes_on, late = keep and media_type(reply.headers) == EVENTS, partial(tell, LATE)
+        reply.body = Settled(reply.body, ended, linger=linger if goes_on else 0.0, late=late)
         if not keep:
             await reply.body.aclose()
 
@@ -198,6 +205,11 @@ class Attempts:
         if attempt.verdict.config_fault:
             self._watch.config_fault(attempt.arm, f"{attempt.verdict.label} {attempt.status or ''}")
         return attempt.verdict
+
+
+def lasts(call: Call) -> bool:
+    """Whether its answer is a stream that says nothing of how well the arm works, for hours."""
+    return call.form is _STREAM or call.rpc_method == "subscriptions/listen"
 
 
 def judged(reply: Reply, arm: Arm, kind: Kind) -> Verdict:

@@ -17,7 +17,7 @@ from functools import partial
 from proxy.attempt import STATUS_ONLY, TIMED, Attempts, Plan
 from proxy.cached import Cached, Fetch
 from proxy.core.dialects.kept import again, keep
-from proxy.core.dialects.last_answer import done_answer, language_of, last_answer
+from proxy.core.dialects.last_answer import done_answer, language_of
 from proxy.core.exchange import Exchange
 from proxy.core.exchange_headers import headers_for_arms, headers_for_caller
 from proxy.core.model import (
@@ -26,30 +26,31 @@ from proxy.core.model import (
     Decision,
     Effect,
     Kind,
-    Outbound,
     Ran,
     Reason,
     Reply,
 )
 from proxy.core.recognise import recognise
 from proxy.core.replay_values import Full, Replay, Wait
-from proxy.core.rescue import (
-    says_pending,
-)
 from proxy.core.routes import RouteId
 from proxy.core.verdict import SUCCESS
 from proxy.edge import Visit
+from proxy.endings import Endings, nobody_hears
 from proxy.errors import ClientGone, Refused, UpstreamFailed
 from proxy.hedged import Start
 from proxy.hedging import Hedging
+from proxy.lasting import Lasting
 from proxy.line import Line
 from proxy.once import Heard, Once, Ticket
+from proxy.passing import pass_through
 from proxy.ports import Clock, Incoming, Outbox, Watch
+from proxy.protocol import Protocol
 from proxy.relay import Settled
+from proxy.sessions import Sessions
 
 # Bound once: reading a member of an enumeration is slow in Python 3.11.
 _HEALTH, _LLM, _OTHER, _READ = RouteId.HEALTH, Kind.LLM, Kind.OTHER, Effect.READ
-
+_MCP = Kind.MCP
 
 IDEMPOTENCY_KEY = b"idempotency-key"  # draft-ietf-httpapi-idempotency-key-header
 
@@ -66,6 +67,7 @@ class Handler:
         *,
         once: Once,
         cached: Cached,
+        sessions: Sessions,
         outbox: Outbox,
         clock: Clock,
         watch: Watch,
@@ -79,9 +81,13 @@ class Handler:
         self._new_id = new_id
         self._once = once
         self._cached = cached
+        self._sessions = sessions
         self._outbox = outbox
+        self.lasting = Lasting()
         attempts = Attempts(clock=clock, watch=watch, start=start)
+        self._protocol = Protocol(attempts, watch=watch, start=start)
         self._hedging = Hedging(attempts, clock=clock, watch=watch, start=start)
+        self._endings = Endings(self._hedging, clock=clock, watch=watch, start=start)
 
     async def handle(self, incoming: Incoming) -> Reply:
         """Answer one request; the only place where an error becomes an answer."""
@@ -122,13 +128,36 @@ class Handler:
         body = await line.edge.body(incoming, x.started)
         x.bytes_in = len(body)
         if visit.route is None:
-            return await self._pass_through(line, visit, body, x)
+            return await pass_through(line, visit, body, x, self._clock)
         call = recognise(visit.route, visit.head, body, line.ids)
         x.kind, x.call_id, x.tool, x.event = call.kind, call.id, call.tool, call.event
         line.edge.authorise(call, visit, self._clock.wall_ms())
         if call.kind is _LLM:
             raise Refused(501, "not_implemented", "Custom LLM sockets are not carried yet.")
+        if call.kind is _MCP:
+            return await self._converse(line, incoming, call, visit, x)
         return await self._answer_call(line, incoming, call, visit, x)
+
+    async def _converse(
+        self, line: Line, incoming: Incoming, call: Call, visit: Visit, x: Exchange
+    ) -> Reply:
+        """A message of an MCP caller, in the caller's session if it has one."""
+        sessions = self._sessions
+        sessions.open(call, visit.credential, self._clock.wall_ms())
+        if call.tool is not None:
+            x.tool = call.tool = self.line.tools.known(call.tool)
+        sessions.begin(call)
+        streams = False
+        try:
+            reply = await self._answer_call(line, incoming, call, visit, x)
+            if not isinstance(reply.body, bytes):
+                reply.body = Settled(reply.body, lambda *_: sessions.finish(call))
+                streams = True
+        finally:
+            if not streams:
+                sessions.finish(call)
+        sessions.stamp(call, reply, x.decided, visit.credential, faced="face" in x.flags)
+        return reply
 
     async def _answer_call(
         self, line: Line, incoming: Incoming, call: Call, visit: Visit, x: Exchange
@@ -168,7 +197,7 @@ class Handler:
         """Nothing is asked of the arms: a tool's caller hears so, an event may wait."""
         x.code = limited.code
         if call.kind in TOOL_KINDS:
-            return self._last_answer(line, call, x, Ran.NO)
+            return self._endings.last_answer(line, call, x, Ran.NO)
         until = x.started + line.tools.terms(call).budget
         reply = await self._queue(call, line.otherwise, until, ticket, x)
         if reply is None:
@@ -178,7 +207,7 @@ class Handler:
     def _heard(self, line: Line, call: Call, x: Exchange, *, taken: bool | None) -> Reply:
         """An event that an arm has taken already, or is still thinking about."""
         if taken is None:
-            return self._last_answer(line, call, x, Ran.UNKNOWN)
+            return self._endings.last_answer(line, call, x, Ran.UNKNOWN)
         x.reason, x.outcome = Reason.REPLAYED, "ok"
         return Reply(204)
 
@@ -199,15 +228,15 @@ class Handler:
         """
         if isinstance(step, Full):
             x.code = "replay_full"
-            return self._last_answer(line, call, x, Ran.NO)
+            return self._endings.last_answer(line, call, x, Ran.NO)
         outcome = await self._once.outcome(step, self._clock.now() + patience)
         if isinstance(outcome, Ran):
-            return self._last_answer(line, call, x, outcome)
+            return self._endings.last_answer(line, call, x, outcome)
         tool, kept = line.tools.get(call.tool), outcome.kept
         if outcome.proved and not proved:
             kept = None
         if kept is None and not outcome.success:
-            return self._last_answer(line, call, x, Ran.NO)  # it said no, at great length
+            return self._endings.last_answer(line, call, x, Ran.NO)  # it said no, at great length
         x.reason, x.outcome = Reason.REPLAYED, "ok" if outcome.success else "business_no"
         if kept is None:
             reply = done_answer(call, tool=tool, language=language_of(call, tool))
@@ -230,6 +259,8 @@ class Handler:
         decision = self._decide(line, call, visit, wall_ms)
         x.decided, x.decided_by = decision.arm, decision.reason
         plan = self._plan(line, call, decision, x, wall_ms)
+        if call.form is not None and call.rpc_method != "tools/call":
+            return await self._protocol.answer(line, call, plan, x)
         if ticket is not None:
             self._bind(plan, ticket, partial(self._leave, line, incoming, call, x, ticket))
         if call.kind in STATUS_ONLY and self._outbox.has_queue(call.id):
@@ -250,7 +281,11 @@ class Handler:
             self._once.settle(ticket, call, reply, verdict, ran)
             if ticket.left:
                 return nobody_hears()  # The caller has an answer already.
-        return reply if reply is not None else self._last_answer(line, call, x, ran)
+        if reply is None:
+            return self._endings.last_answer(line, call, x, ran)
+        if call.kind is _MCP:
+            self._endings.see_through(line, call, plan, reply, x)
+        return reply
 
     def _wrote(self, call: Call, reply: Reply | None) -> None:
         """Forget what a write makes untrue: now, and when an answer that streams has ended too."""
@@ -290,7 +325,7 @@ class Handler:
             if (stale := self._cached.stale(found)) is not None:
                 x.flags.append("stale")
                 return self._kept(stale, plan.arm.name, x)
-        return self._last_answer(line, call, x, ran)
+        return self._endings.last_answer(line, call, x, ran)
 
     def _kept(self, reply: Reply, arm: str, x: Exchange) -> Reply:
         no = reply.verdict is not None and reply.verdict.label == "business_no"
@@ -311,7 +346,7 @@ class Handler:
         """Answer the caller of a write that is late: nobody is kept waiting for it any longer."""
         self._once.doubt(ticket)
         self._cached.wrote(call)
-        reply = self._last_answer(line, call, x, Ran.UNKNOWN)
+        reply = self._endings.last_answer(line, call, x, Ran.UNKNOWN)
         if incoming.gone:
             x.outcome, reply = "gone", nobody_hears()
         incoming.answer(self._answer(line, x, reply))
@@ -336,40 +371,6 @@ class Handler:
         budget_ends, headers = began + terms.budget, headers_for_arms(call, x)
         return Plan(arm, other, reason, terms, budget_ends, line.fallback.min_attempt, headers)
 
-    def _last_answer(self, line: Line, call: Call, x: Exchange, ran: Ran) -> Reply:
-        """What the caller hears if no arm could answer: a sentence the agent can speak."""
-        tool = line.tools.get(call.tool)
-        pending = says_pending(ran, line.tools.terms(call).effect)
-        x.reason, x.outcome = Reason.LAST_ANSWER, "last_answer"
-        if call.kind in TOOL_KINDS:
-            x.flags.append("say_pending" if pending else "say")
-        self._watch.last_answered(call.kind)
-        return last_answer(
-            call,
-            ran=ran if pending else Ran.NO,
-            tool=tool,
-            language=language_of(call, tool),
-        )
-
-    async def _pass_through(self, line: Line, visit: Visit, body: bytes, x: Exchange) -> Reply:
-        """A path that is not ours: forwarded as it is, every status relayed, never split."""
-        assert line.passthrough is not None
-        line.edge.shed(Kind.PASSTHROUGH)
-        arm, head = line.arms[line.passthrough], visit.head
-        x.kind, x.reason = Kind.PASSTHROUGH, Reason.PASSTHROUGH
-        headers = headers_for_arms(Call(x.kind, head), x)
-        outbound = Outbound(head.method, head.target, head.end_to_end, body)
-        until = self._clock.now() + arm.timeout
-        try:
-            reply = await arm.upstream.send(outbound, headers, deadline=until, buffer=0)
-        except UpstreamFailed as failure:
-            late = failure.why == "timeout"
-            raise Refused(
-                504 if late else 502, "upstream_failed", "The application gave no answer."
-            ) from failure
-        x.arm, x.outcome = arm.name, "ok"
-        return reply
-
     def _answer(self, line: Line, x: Exchange, reply: Reply) -> Reply:
         """Say who answered and why, and account: now, or when the stream has ended."""
         if line.expose_headers:
@@ -381,10 +382,15 @@ class Handler:
         def ended(failure: UpstreamFailed | None, whole: bool) -> None:
             if not whole:
                 x.outcome = "failed" if failure else "gone"
+            if self.lasting.discard(stream):
+                self.inflight += 1
             self._account(x, reply.status, stream.size)
 
         stream = reply.body = Settled(reply.body, ended)
         x.flags.append("streamed")
+        if "lasting" in x.flags:
+            self.lasting.add(stream)
+            self.inflight -= 1
         return reply
 
     def _account(self, x: Exchange, status: int, size: int) -> None:
@@ -392,8 +398,3 @@ class Handler:
         x.status, x.bytes_out, x.ended = status, size, self._clock.now()
         self.inflight -= 1
         self._watch.exchange_ended(x)
-
-
-def nobody_hears() -> Reply:
-    """What stands in the log for an answer whose caller has hung up; 499 as nginx has it."""
-    return Reply(499, close=True)

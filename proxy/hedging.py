@@ -69,6 +69,19 @@ class Hedging:
             self._answered(plan.other, second, first, plan, x)
         return reply, second, second.ran
 
+    async def after(self, failed: Verdict, call: Call, plan: Plan, x: Exchange) -> Reply | None:
+        """The other arm's whole answer, where `plan.arm` has failed in the middle of its own."""
+        if plan.other is None or not self._may_rescue(call, plan, failed):
+            return None
+        reply, second = await self._attempts.one(plan.other, call, plan, x, rescue=True)
+        if reply is None:
+            return None
+        if not second.delivers or not isinstance(reply.body, bytes):
+            await _drop((reply, second))
+            return None
+        self._answered(plan.other, second, failed, plan, x)
+        return reply
+
     def _answered(
         self, arm: Arm, verdict: Verdict, failed: Verdict | None, plan: Plan, x: Exchange
     ) -> None:

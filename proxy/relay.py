@@ -138,11 +138,12 @@ class Settled:
 
     `ended(failure, whole)`: the upstream's failure if it broke, and whether the body was read to
     its end; neither means that the reader went away.  Then the upstream has `linger` seconds to
-    finish.  `hear` is given every chunk that is handed on.  An async generator would not do:
-    closed before its first step, it runs none of its own clean-up.
+    finish.  `hear` is given every chunk that is handed on, `late` is told if that takes too long
+    for its reader (else whoever is behind).  An async generator would not do: closed before its
+    first step, it runs none of its own clean-up.
     """
 
-    __slots__ = ("_chunks", "_ended", "_hear", "_linger", "size")
+    __slots__ = ("_chunks", "_ended", "_hear", "_late", "_linger", "size")
 
     def __init__(
         self,
@@ -151,10 +152,12 @@ class Settled:
         *,
         linger: float = 0.0,
         hear: Callable[[bytes], object] | None = None,
+        late: Callable[[], None] | None = None,
     ) -> None:
         self.size = 0  # bytes handed on
         self._chunks = chunks
         self._hear = hear
+        self._late = late
         self._linger = linger
         self._ended: Callable[[UpstreamFailed | None, bool], None] | None = ended
 
@@ -182,6 +185,18 @@ class Settled:
         """Let go of the upstream; harmless after the end."""
         self._tell(None, whole=False)
         await let_go(self._chunks, self._linger)
+
+    def late(self) -> None:
+        """The answer that it should bring does not come in time; it may still come."""
+        tell = self._late or getattr(self._chunks, "late", None)
+        if tell is not None:
+            tell()
+
+    def drop(self) -> None:
+        """Break the stream off: its reader finds it at its end."""
+        drop = getattr(self._chunks, "drop", None)
+        if drop is not None:
+            drop()
 
     def _tell(self, failure: UpstreamFailed | None, *, whole: bool) -> None:
         ended, self._ended = self._ended, None

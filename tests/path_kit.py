@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from typing import Any, TypeAlias
 
@@ -30,6 +31,7 @@ from proxy.handler import Handler
 from proxy.line import Line
 from proxy.once import Once
 from proxy.ports import Arm
+from proxy.sessions import Sessions
 from tests.fakes import FakeClock, FakeIncoming, FakeWatch
 
 BOOK = {"name": "book", "args": {"time": "10:00"}, "call": {"call_id": "call_7"}}
@@ -156,6 +158,7 @@ class World:
         **edge: Any,
     ) -> None:
         self.clock, self.watch = FakeClock(), FakeWatch()
+        self._session_ids = itertools.count(1)
         self.mcp, self.webhook = mcp or Network(), webhook or Network()
         self.tasks: set[asyncio.Task[Any]] = set()
         rules = Fallback.model_validate(fallback or {})
@@ -197,10 +200,13 @@ class World:
         self.cached = Cached(clock=self.clock, watch=self.watch)
         self.cached.use(self.line.tools, arms={"mcp": 1, "webhook": 2}, call_ids=())
         self.once = Once(ReplayGuard(), EventGuard(), clock=self.clock, watch=self.watch)
+        self.sessions = Sessions(watch=self.watch, new_id=lambda: f"{next(self._session_ids):032x}")
+        self.sessions.use([b"k" * 32])
         self.handler = Handler(
             self.line,
             once=self.once,
             cached=self.cached,
+            sessions=self.sessions,
             outbox=self.outbox,
             clock=self.clock,
             watch=self.watch,

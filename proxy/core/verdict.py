@@ -138,6 +138,10 @@ def judge_failure(error: UpstreamFailed, *, dispatched: bool) -> Verdict:
     return Verdict(label, ran, Counts.FAILURE, error.why)
 
 
+LATE = judge_failure(UpstreamFailed("timeout", "it may still answer", sent=True), dispatched=True)
+"""That on a write at its deadline; what it answers later is nobody's but the guard's."""
+
+
 def _judge_result(said: ToolResult, by_rule: BodyVerdicts | None) -> Verdict:
     own = None
     if by_rule is not None:

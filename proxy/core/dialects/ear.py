@@ -8,6 +8,40 @@ from proxy.core.model import Verdict
 from proxy.core.verdict import FAILED_BODY, judge_rpc
 
 
+class Answered:
+    """Whether a stream of events has come to the answer to request `rpc_id` (raw JSON).
+
+    `lost`: an event is larger than any that is read, so nobody can tell.
+    """
+
+    __slots__ = ("_parser", "_rpc_id", "lost", "yes")
+
+    def __init__(self, rpc_id: bytes) -> None:
+        self.yes = self.lost = False
+        self._rpc_id = rpc_id
+        self._parser = sse.Parser()
+
+    def feed(self, chunk: bytes) -> bool:
+        """Listen to what came; whether that made an event whole."""
+        if self.lost:
+            return True
+        try:
+            events = self._parser.feed(chunk)
+        except ValueError:
+            self.lost = self.yes = True
+            return True
+        for event in events:
+            if not self.yes and event.name == b"message" and event.data:
+                self.yes = self._is_answer(event.data)
+        return bool(events)
+
+    def _is_answer(self, message: bytes) -> bool:
+        try:
+            return jsonrpc.parse_answer(message, self._rpc_id) is not None
+        except ValueError:
+            return False  # No JSON-RPC: its reader passes it over as well.
+
+
 class Ear:
     """Listens for the answer to a `tools/call`; `rpc_id` is the caller's own, raw JSON.
 

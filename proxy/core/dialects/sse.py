@@ -10,6 +10,7 @@ from dataclasses import dataclass
 EVENT_LIMIT = 4 * 2**20
 """The most bytes that one unfinished event may hold; no MCP server's answer comes near."""
 
+_ENDS = (b"\n\n", b"\r\n\r\n", b"\r\r")
 _BOM = b"\xef\xbb\xbf"
 
 
@@ -84,6 +85,11 @@ class Parser:
         if self._held > self._limit:
             raise ValueError("an event is larger than the limit")
         store.append(piece)
+
+
+def end_of_events(data: bytes) -> int:
+    """Where the last whole event in `data` ends (a blank line does that); 0 if there is none."""
+    return max((data.rfind(end) + len(end) for end in _ENDS if end in data), default=0)
 
 
 def render(message: bytes) -> bytes:
