@@ -12,11 +12,12 @@ from typing import Any
 
 from proxy.core.entry import Entry
 from proxy.core.history import History, usable_start
+from proxy.core.look import Look, split_key
 from proxy.core.matchers import Fields
 from proxy.core.model import Call, Reason
 from proxy.core.override_trace import OverrideTrace, deciding, trace_overrides
 from proxy.core.split import RANGE, call_hash, threshold
-from proxy.core.splitter import Look, Splitter
+from proxy.core.splitter import Splitter
 
 STEPS = (10.0, 25.0, 50.0, 75.0, 100.0)
 """Shares for which the call's arm is told."""
@@ -64,7 +65,8 @@ class Explanation:
 
     `hashed` below `threshold` (both of 2**32) puts the call inside `percent`, the percentage
     that applies to it, cap included.  `joins_at` is the smallest share, in steps of 0.01 %, that
-    contains the call.  All are None without a call ID.  `judged_ms` is None for a call on record.
+    contains the call.  All are None without a call ID (or an MCP session, which then takes its
+    place).  `judged_ms` is None for a call on record and a session that keeps its arm.
     """
 
     call_id: str | None
@@ -98,7 +100,8 @@ def explain(
     """Explain the decision that `splitter` would make for `call` now."""
     look = splitter.look(call, wall_ms=wall_ms, forced=forced)
     entry = look.entry
-    hashed = None if call.id is None else call_hash(call.id, entry.salt)
+    key = split_key(call)
+    hashed = None if key is None else call_hash(key, entry.salt)
     percent = None if hashed is None else entry.effective(look.fields)
     judged_by, judged_ms = _moment(splitter.history, call, look, wall_ms)
     return Explanation(
@@ -117,12 +120,14 @@ def explain(
         entry=_trace_entry(entry),
         record=_trace_record(look),
         overrides=trace_overrides(look),
-        steps=tuple(_steps(splitter.history.latest, call.id, look.fields)),
+        steps=tuple(_steps(splitter.history.latest, key, look.fields)),
     )
 
 
 def _because(look: Look, hashed: int | None) -> str:
     reason = look.decision.reason
+    if reason is Reason.RECORDED and look.session is not None:
+        return "the token of its MCP session names this arm"
     if reason is Reason.RECORDED and look.record is not None:
         return f"decided before, by {look.record.ruling.decision.reason.value}, and on record"
     if hashed is None or reason not in (Reason.SHARE, Reason.CAP, Reason.OVERRIDE):
@@ -152,10 +157,15 @@ def _number(entry: Entry, override: object) -> int:
 
 def _moment(history: History, call: Call, look: Look, wall_ms: int) -> tuple[str, int | None]:
     """By what, and for which moment, the entry was chosen."""
-    if call.id is None:
+    session = look.session
+    if session is not None and look.ruling is None:
+        return "the token of its MCP session", None
+    if split_key(call) is None or (session is not None and not session.arm):
         return "now", wall_ms
-    start_ms = usable_start(call.start_ms, wall_ms)
-    if look.record is not None:
+    start_ms = usable_start(call.start_ms if session is None else session.issued_ms, wall_ms)
+    if session is not None:
+        start_ms = start_ms or 0
+    elif look.record is not None:
         if look.record.ruling.entry is look.entry:
             return "the call's record", None
         start_ms = look.record.start_ms or 0

@@ -37,7 +37,8 @@ class History:
     def __init__(self, first: Entry) -> None:
         self._entries = [first]
         self._effects = [first.at_ms]  # ascending, beside _entries
-        self.all_calls_ms = 0
+        # Whoever starts with the switch on means what came before, too: MCP sessions outlive us.
+        self.all_calls_ms = first.at_ms if first.kill else 0
         """When the last entry for all calls took effect; 0 if there was none."""
         self.all_calls_epoch = 0
         """Its epoch: what an older entry decided no longer stands."""
@@ -87,6 +88,13 @@ class History:
         """The moment by which a call is judged: its start, or the last entry for all calls."""
         start_ms = usable_start(start_ms, wall_ms)
         return max(wall_ms if start_ms is None else start_ms, self.all_calls_ms)
+
+    def still_stands(self, start_ms: int, wall_ms: int) -> bool:
+        """Whether there was no entry for all calls since something was decided at `start_ms`.
+
+        A time too far ahead tells nothing: in truth it may lie before that entry.
+        """
+        return not self.all_calls_ms or self.all_calls_ms < start_ms <= wall_ms + SKEW_MS
 
     def at(self, ms: int) -> Entry:
         """The entry in force at that moment; before all of them, the oldest."""

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from proxy.core.entry import Override
+from proxy.core.look import Look
 from proxy.core.matchers import Fields, compile_when
 from proxy.core.model import Reason
-from proxy.core.splitter import Look
 from proxy.core.when import GROUPS, plain_path, uses_request_fields
 
 
@@ -64,7 +64,7 @@ def misfit(when: Mapping[str, Any], fields: Fields) -> str:
 
 def _why_not(look: Look, override: Override) -> str:
     if look.ruling is None:
-        return "not asked: no call ID"
+        return "not asked: " + ("no call ID" if look.session is None else "a session keeps its arm")
     if look.entry.kill:
         return "not asked: the kill switch outranks it"
     if look.ruling.decision.reason is Reason.FORCED:

@@ -11,15 +11,11 @@ from hashlib import blake2b
 import msgspec
 from msgspec import Raw
 
-from proxy.core.dialects.jsonrpc import era_of
-from proxy.core.model import Call, Era, Kind
+from proxy.core.model import Call
 
 KEY_BYTES = 16
 MAX_CANONICAL = 65_536
 """Bytes of arguments; larger ones are equal only if all their bytes are."""
-
-_SESSION = b"mcp-session-id"
-_MCP, _LEGACY = Kind.MCP, Era.LEGACY  # Bound once: reading a member is slow in Python 3.11.
 
 # Integers of any size stay exact as they are; other numbers stay as they were written.
 _read = msgspec.json.Decoder(float_hook=lambda digits: Raw(digits.encode())).decode
@@ -30,13 +26,8 @@ def scope_of(call: Call) -> str | None:
     """Whose write it is: the call's, else its MCP session's; None: nobody can know."""
     if call.id is not None:
         return call.id
-    head = call.head
-    if call.kind is not _MCP or era_of(head.named) is not _LEGACY or _SESSION in head.repeated:
-        return None  # newer peers ignore the header, so it tells nothing there
-    session = head.named.get(_SESSION)
-    if not session:
-        return None
-    return f"session:{blake2b(session, digest_size=KEY_BYTES).hexdigest()}"  # it may be a secret
+    # Our own word for it: the header is a token by which its holder acts in the session.
+    return None if call.session is None else f"session:{call.session.id}"
 
 
 def replay_key(scope: str, tool: str, arguments: bytes | None, body: bytes) -> bytes:

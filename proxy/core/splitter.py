@@ -8,31 +8,21 @@ history that was in force when it began.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from proxy.core.entry import Entry, Override, Ruling
 from proxy.core.frozen import NO_FIELDS, Thawed, freeze
 from proxy.core.history import History, usable_start
+from proxy.core.look import Look, heir, overruling
 from proxy.core.matchers import Fields
 from proxy.core.model import Call, Decision, Kind, Reason
 from proxy.core.records import Record, Records
+from proxy.core.session_split import look_by_session
 
 # Bound once: reading a member of an enumeration is slow in Python 3.11.
 _INBOUND, _FORCED = Kind.INBOUND, Reason.FORCED
 _ENDED = frozenset({"call_ended", "chat_ended"})
 _ANALYZED = frozenset({"call_analyzed", "chat_analyzed"})
-
-
-@dataclass(frozen=True, slots=True)
-class Look:
-    """A decision and what led to it."""
-
-    decision: Decision
-    entry: Entry
-    fields: Fields = NO_FIELDS
-    ruling: Ruling | None = None  # for the call as a whole; None without a call ID
-    record: Record | None = None
-    overruling: Override | None = None  # an override that spoke of this request only
 
 
 class Splitter:
@@ -62,6 +52,10 @@ class Splitter:
         `forced` is the arm that a holder of the force token named; an unknown one is ignored.
         """
         call_id = call.id
+        if call.session is not None and (call.session.arm or call_id is None):
+            if call_id is not None:
+                self.records.find(call_id, wall_ms)  # It is seen by this, and stays live.
+            return self._by_session(call, wall_ms, forced).decision
         if call_id is None:
             return self._without_id(wall_ms, forced).decision
         fields: Fields | None = None
@@ -76,12 +70,14 @@ class Splitter:
         entry = ruling.entry
         if entry.by_request and decision.arm != entry.otherwise:
             fields = self._fields(call, record) if fields is None else fields
-            if self._overruling(ruling, fields):
+            if overruling(entry, ruling, fields):
                 decision = entry.overruled
         return decision if decision.arm in self._arms else self._heir(decision, entry)
 
     def look(self, call: Call, *, wall_ms: int, forced: str | None = None) -> Look:
         """What `decide` would answer, and why; nothing is touched or recorded."""
+        if call.session is not None and (call.session.arm or call.id is None):
+            return self._by_session(call, wall_ms, forced)
         if call.id is None:
             return self._without_id(wall_ms, forced)
         record = self.records.peek(call.id, wall_ms)
@@ -92,13 +88,13 @@ class Splitter:
         else:
             ruling, _ = self._rule(call.id, call, record, wall_ms=wall_ms, forced=forced)
             decision = ruling.decision
-        entry, overruling = ruling.entry, None
+        entry, away = ruling.entry, None
         if decision.arm != entry.otherwise:
-            overruling = self._overruling(ruling, fields)
-            decision = entry.overruled if overruling else decision
+            away = overruling(entry, ruling, fields)
+            decision = entry.overruled if away else decision
         if decision.arm not in self._arms:
             decision = self._heir(decision, entry)
-        return Look(decision, entry, fields, ruling, record, overruling)
+        return Look(decision, entry, fields, ruling, record, away)
 
     def observe(self, call: Call) -> None:
         """Take note of what an event says about the end of its call."""
@@ -171,6 +167,20 @@ class Splitter:
             decision = self._heir(decision, entry)
         return Look(decision, entry)
 
+    def _by_session(self, call: Call, wall_ms: int, forced: str | None) -> Look:
+        """What is decided by an MCP session: nothing of it is recorded."""
+        assert call.session is not None
+        record = None if call.id is None else self.records.peek(call.id, wall_ms)
+        return look_by_session(
+            call,
+            call.session,
+            history=self.history,
+            arms=self._arms,
+            fields_of=lambda asked: self._fields(asked, record),
+            wall_ms=wall_ms,
+            forced=forced if forced in self._arms else None,
+        )
+
     def _stands(self, record: Record, forced: str | None) -> bool:
         """True if what is on record is the answer: no entry for all calls since, no force."""
         if forced is not None and forced in self._arms:
@@ -219,18 +229,5 @@ class Splitter:
             start_ms = usable_start(call.start_ms, wall_ms)
             self.records.add(call_id, ruling, start_ms=start_ms, frozen=frozen, wall_ms=wall_ms)
 
-    def _overruling(self, ruling: Ruling, fields: Fields) -> Override | None:
-        """The override by tool or header that takes this request away from its call's arm."""
-        if ruling.decision.reason is _FORCED:
-            return None
-        test = ruling.override is not None and ruling.override.test
-        for holds, override in ruling.entry.by_request:
-            if (override.test or not test) and holds(fields):
-                return override
-        return None
-
     def _heir(self, decision: Decision, entry: Entry) -> Decision:
-        """A decision whose arm has left the rules, for the arm that took its place."""
-        latest = self.history.latest
-        arm = latest.to if decision.arm == entry.to else latest.otherwise
-        return Decision(arm, decision.reason)
+        return heir(decision, entry, self.history.latest)

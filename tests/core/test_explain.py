@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from proxy.core.entry import Entry, Override
 from proxy.core.explain import STEPS, Explanation, explain
 from proxy.core.matchers import Fields
-from proxy.core.model import Call, Head, Kind
+from proxy.core.model import Call, Head, Kind, Session
 from proxy.core.split import RANGE, call_hash, in_share
 from proxy.core.splitter import Splitter
 
@@ -210,3 +210,52 @@ def test_an_explanation_becomes_plain_values_without_the_salt() -> None:
     assert "hush" not in json.dumps(plain)
     assert plain["entry"]["scope"] == "new_calls"
     assert plain["overrides"][0]["when"] == {"metadata.company_id": 42}
+
+
+# --- MCP sessions --------------------------------------------------------------------------------
+
+
+def in_session(arm: str, issued_ms: int = NOW, **fields: Any) -> Call:
+    asked = call(None, None, **fields)
+    asked.kind, asked.tool = Kind.MCP, fields.get("tool")
+    asked.session = Session("0" * 31 + "1", arm, "2025-06-18", issued_ms)
+    return asked
+
+
+def test_a_session_that_has_its_arm_is_explained_by_its_token() -> None:
+    explained = told(splitter(0, overrides=(TENANT,)), in_session("mcp"))
+
+    assert (explained.arm, explained.reason) == ("mcp", "recorded")
+    assert explained.because == "the token of its MCP session names this arm"
+    assert (explained.judged_by, explained.judged_ms) == ("the token of its MCP session", None)
+    assert [each.why for each in explained.overrides] == ["not asked: a session keeps its arm"]
+
+
+def test_an_override_by_tool_is_explained_where_it_takes_a_sessions_tool_call() -> None:
+    explained = told(splitter(100, overrides=(BOOKING,)), in_session("mcp", tool="book"))
+
+    assert (explained.arm, explained.because) == ("webhook", "override 1 speaks of this request")
+
+
+def test_a_session_that_has_no_arm_yet_is_explained_by_its_own_hash() -> None:
+    draft = in_session("")
+    explained = told(splitter(50), draft)
+
+    assert draft.session is not None
+    assert (explained.call_id, explained.reason) == (None, "share")
+    assert explained.hashed == call_hash(draft.session.id, "s")
+    assert "the 50 % of the share" in explained.because
+    assert (explained.judged_by, explained.judged_ms) == ("now", NOW)
+    assert [step.percent for step in explained.steps] == list(STEPS)
+
+
+@pytest.mark.parametrize("issued_ms", [NOW - HOUR, NOW + 10 * HOUR])
+def test_a_session_that_the_kill_switch_found_is_judged_by_that_moment(issued_ms: int) -> None:
+    which = splitter(100)
+    which.change(wall_ms=NOW - 2, who="ops", why="fire", kill=True)
+    which.change(wall_ms=NOW - 1, who="ops", why="out", kill=False)
+    explained = told(which, in_session("mcp", issued_ms))
+
+    assert (explained.arm, explained.reason) == ("webhook", "kill_switch")
+    assert explained.judged_by == "the last change for all calls"
+    assert explained.judged_ms == NOW - 2

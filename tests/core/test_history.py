@@ -75,6 +75,30 @@ def test_turning_the_kill_switch_on_reaches_all_calls_at_once() -> None:
         assert made.in_force(start, wall).kill
 
 
+@pytest.mark.parametrize(
+    ("start", "stands"),
+    [(NOW - 1, False), (NOW, False), (NOW + 1, True), (NOW + HOUR + SKEW_MS + 1, False)],
+)
+def test_what_was_decided_before_an_entry_for_all_calls_no_longer_stands(
+    start: int, stands: bool
+) -> None:
+    """Nor what claims to be of the future: it may be older in truth."""
+    killed = history(entry(50, NOW, kill=True), entry(50, NOW + 1))
+
+    assert killed.still_stands(start, NOW + HOUR) is stands
+    assert history(entry(50, NOW)).still_stands(start, NOW + HOUR)
+
+
+def test_a_history_that_begins_with_the_switch_on_is_for_all_calls() -> None:
+    """MCP sessions outlive a process, and its rules may say at its start that nobody goes there."""
+    made = History(entry(50, NOW, kill=True))
+    made.commit(entry(50, NOW + 1))
+
+    assert not made.still_stands(NOW - HOUR, NOW + HOUR)
+    assert made.in_force(NOW - HOUR, NOW + HOUR).kill
+    assert made.in_force(NOW + HOUR, NOW + HOUR).kill is False
+
+
 def test_turning_it_off_brings_no_call_back() -> None:
     made = history(entry(50, NOW, kill=True), entry(50, NOW + HOUR))
     wall = NOW + 2 * HOUR
