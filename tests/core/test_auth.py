@@ -3,7 +3,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.core.addresses import NOWHERE
-from proxy.core.auth import AuthPolicy, AuthResult, Credentials, Failure, Presented
+from proxy.core.auth import (
+    AuthPolicy,
+    AuthResult,
+    Credentials,
+    Failure,
+    Presented,
+    credential_name,
+)
 from proxy.core.head import read_head
 from proxy.core.model import Head, Kind
 from proxy.core.requirement import SIGNATURE, TOKEN, Requirement
@@ -105,7 +112,9 @@ def test_primary_and_backup_token_hold(place: int, name: bytes) -> None:
     auth = policy()
     asked = with_fields([(name, b"bEaReR " + TOKENS[place])])
 
-    assert judge(auth, Kind.MCP, MCP_PATH, asked) == AuthResult(None, f"token_{place}", False)
+    assert judge(auth, Kind.MCP, MCP_PATH, asked) == AuthResult(
+        None, credential_name("token", TOKENS[place]), False
+    )
 
 
 @pytest.mark.parametrize(
@@ -155,7 +164,7 @@ def test_any_key_may_have_signed(place: int) -> None:
     asked = head(signature=sign(KEYS[place], BODY, NOW))
 
     assert judge(policy(), Kind.EVENT, RETELL, asked) == AuthResult(
-        None, f"signature_{place}", True
+        None, credential_name("signature", KEYS[place]), True
     )
 
 
@@ -268,7 +277,23 @@ def test_the_failure_told_is_the_nearest_miss_that_matters(
 def test_a_token_names_the_credential_before_a_signature() -> None:
     asked = head(TOKENS[1], SIGNED)
 
-    assert judge(policy(), Kind.ARGS, FUNCTION_PATH, asked) == AuthResult(None, "token_1", True)
+    name = credential_name("token", TOKENS[1])
+    assert judge(policy(), Kind.ARGS, FUNCTION_PATH, asked) == AuthResult(None, name, True)
+
+
+def test_a_credential_keeps_its_name_when_a_rotation_moves_it() -> None:
+    """The backup becomes the primary: sessions and limits stay with who holds it."""
+    before = AuthPolicy({}, Credentials(TOKENS, KEYS))
+    after = AuthPolicy({}, Credentials((TOKENS[1], b"a-new-token"), KEYS[::-1]))
+
+    for asked in (head(TOKENS[1]), head(signature=SIGNED)):
+        names = {
+            judge(auth, Kind.ARGS, FUNCTION_PATH, asked).credential for auth in (before, after)
+        }
+        assert len(names) == 1
+        assert names != {""}
+    assert credential_name("token", TOKENS[0]) != credential_name("token", TOKENS[1])
+    assert credential_name("token", KEYS[0]) != credential_name("signature", KEYS[0])
 
 
 # --- kinds without a rule of their own ---------------------------------------------------------
@@ -311,7 +336,8 @@ def test_without_any_rule_every_kind_is_open(kind: Kind, kinds: frozenset[Kind])
 
 def test_an_open_kind_still_learns_who_asked() -> None:
     assert judge(policy({}), Kind.EVENT, RETELL, head(signature=SIGNED)).signed
-    assert judge(policy({}), Kind.MCP, MCP_PATH, head(TOKENS[1])).credential == "token_1"
+    shown = judge(policy({}), Kind.MCP, MCP_PATH, head(TOKENS[1])).credential
+    assert shown == credential_name("token", TOKENS[1])
 
 
 CHOICES = st.sampled_from(
