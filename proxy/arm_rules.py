@@ -1,11 +1,12 @@
-"""What do the rules of one arm mean to its breaker, its verdicts and its probes?"""
+"""What do the rules of one arm mean to its breaker, its verdicts, its probes and its catalogue?"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
 from proxy.adapters.asking import Asking
+from proxy.adapters.catalogues import Source
 from proxy.adapters.probes import Probed
 from proxy.core.body_verdicts import BodyVerdicts
 from proxy.core.breaker_values import BreakerConfig
@@ -66,6 +67,15 @@ def probed(rules: Rules, arm: Arm, covered: Callable[[], bool]) -> Probed:
         return Probed(arm, covered)
     config = HealthConfig(said.every, said.healthy_after, said.unhealthy_after)
     return Probed(arm, covered, config, _asking(rules, arm, said))
+
+
+def sources(rules: Rules, arms: Iterable[Arm]) -> Iterator[Source]:
+    """The arms whose MCP servers are asked what they list."""
+    for arm in arms:
+        refresh = getattr(arm.backend, "refresh", None)
+        if arm.speaks_mcp and refresh is not None:
+            said = rules.backends[arm.name]
+            yield Source(arm, refresh, said.url or "", said.catalogue_every)
 
 
 def _asking(rules: Rules, arm: Arm, said: Health) -> Asking:

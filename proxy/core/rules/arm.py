@@ -164,6 +164,9 @@ class Backend(Section):
     )
     breaker: Breaker = Field(Breaker(), description="When it counts as broken.")
     health: Health | None = Field(None, description="Active probing; null: none.")
+    catalogue_every: Duration = Field(
+        60.0, description="How often an MCP server is asked what it lists."
+    )
     options: dict[str, Any] = Field(
         default_factory=dict, description="Handed to a handler of your own as they are."
     )

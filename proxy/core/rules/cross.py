@@ -12,6 +12,7 @@ from proxy.core.rules.caching import of_caching
 from proxy.core.rules.cross_arm import of_arms_own
 from proxy.core.rules.finding import Finding, Path, of_when
 from proxy.core.rules.model import Rules
+from proxy.core.rules.serving import of_serving
 from proxy.core.rules.split import Override
 from proxy.core.rules.tools import DEFAULT, resolve
 from proxy.core.suggest import did_you_mean
@@ -30,6 +31,7 @@ def contradictions(rules: Rules) -> list[Finding]:
         *of_arms_own(rules),
         *_of_tools(rules),
         *of_caching(rules),
+        *of_serving(rules),
     ]
 
 

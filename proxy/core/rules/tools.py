@@ -36,7 +36,9 @@ class ToolEntry(Section):
     """One entry of `tools`.  What it leaves out comes from the entry `default`."""
 
     effect: RuledEffect | None = Field(
-        None, description="What running it twice does: read, idempotent (on both arms) or write."
+        None,
+        description="What running it twice does: read, idempotent (on both arms) or write; left "
+        "out, read if its MCP server says so (readOnlyHint).",
     )
     say: Sentence | None = Field(None, description="Spoken if nothing ran; text or per language.")
     say_pending: Sentence | None = Field(None, description="Spoken if it may have run.")
@@ -67,12 +69,22 @@ class ToolEntry(Section):
         (), description="Tools whose kept answers its success drops."
     )
     names: dict[Name, str] = Field(
-        default_factory=dict, description="Its name on an arm, where it differs."
+        default_factory=dict,
+        description="Its name on an arm, where it differs; MCP callers may use either.",
     )
-    description: str | None = Field(None, description="For catalogues that we serve.")
-    input_schema: dict[str, Any] | None = Field(None, description="JSON Schema, likewise.")
-    output_schema: dict[str, Any] | None = Field(None, description="JSON Schema, likewise.")
-    annotations: dict[str, Any] | None = Field(None, description="MCP hints, likewise.")
+    description: str | None = Field(
+        None, description="What MCP callers read of it where we list the tools; else the server's."
+    )
+    input_schema: dict[str, Any] | None = Field(
+        None, description="JSON Schema of its arguments, likewise; type: object."
+    )
+    output_schema: dict[str, Any] | None = Field(
+        None, description="JSON Schema of its answer, which callers are told and given."
+    )
+    annotations: dict[str, Any] | None = Field(
+        None,
+        description="MCP hints, likewise; readOnlyHint is its effect too, if none stands beside.",
+    )
 
 
 BUILT_IN = ToolEntry.model_validate(

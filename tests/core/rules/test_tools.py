@@ -58,6 +58,26 @@ def test_a_tool_named_default_cannot_have_an_entry_of_its_own() -> None:
     assert tool("default", default={"effect": "read"}).own_effect is None
 
 
+@pytest.mark.parametrize(
+    ("entry", "effect"),
+    [
+        ({"annotations": {"readOnlyHint": True}}, Effect.READ),
+        ({"annotations": {"readOnlyHint": False}}, Effect.WRITE),
+        ({"annotations": {"readOnlyHint": True}, "effect": "write"}, Effect.WRITE),
+        ({"annotations": {"readOnlyHint": "yes"}}, None),
+        ({"annotations": {"idempotentHint": True}}, None),
+    ],
+)
+def test_what_others_are_told_of_a_tool_holds_here_too(
+    entry: dict[str, Any], effect: Effect | None
+) -> None:
+    """Idempotent on one server is not idempotent across both arms."""
+    found = tool("slots", default={"effect": "idempotent"}, slots=entry)
+
+    assert found.own_effect is effect
+    assert found.effect is (effect or Effect.IDEMPOTENT)
+
+
 def test_an_unknown_effect_is_refused() -> None:
     with pytest.raises(ValidationError, match="'writ' is no effect"):
         ToolEntry.model_validate({"effect": "writ"})
