@@ -1,0 +1,249 @@
+"""The measurements of `make bench-mcp`: what callsplit adds to a call, and what its bridge carries.
+
+Direct, through callsplit, and through a proxy that only passes on take turns, request by request,
+so that whatever the machine does meanwhile happens to all.
+"""
+
+from __future__ import annotations
+
+import random
+import statistics
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import aiohttp
+import uvloop
+
+from tests.bench import calls, load, mcp_calls
+from tests.bench.peers import callsplit_mcp, fastmcp_proxy, mcp_server, passing
+from tests.bench.place import Peer, Place, free_port
+from tests.bench.process import Broken, Running, cores
+
+ADDED_MS = 0.35
+"""What callsplit may add to the median of a warm tools/call."""
+
+TIMES = 20.0
+"""How many times the throughput of FastMCP's proxy the bridge must have."""
+
+WARM_UP = 100
+CONNECTIONS = 8
+"""That keep the bridge, or the proxy, busy."""
+
+Say = Callable[[str], None]
+
+
+@dataclass(slots=True)
+class Added:
+    """Milliseconds of a warm tools/call in one era; each list holds the medians of the rounds."""
+
+    era: str
+    direct: list[float] = field(default_factory=list)
+    through: list[float] = field(default_factory=list)
+    passing: list[float] = field(default_factory=list)
+
+    def over_direct(self, ones: list[float]) -> list[float]:
+        """What one of the proxies added in each round."""
+        return [mine - theirs for mine, theirs in zip(ones, self.direct, strict=True)]
+
+    def result(self) -> dict[str, Any]:
+        """For the table and the file."""
+        rounds = self.over_direct(self.through)
+        added = statistics.median(rounds)
+        return {
+            "direct_p50_ms": round(statistics.median(self.direct), 3),
+            "through_p50_ms": round(statistics.median(self.through), 3),
+            "added_ms": round(added, 3),
+            "lowest_ms": round(min(rounds), 3),
+            "highest_ms": round(max(rounds), 3),
+            "passing_adds_ms": round(statistics.median(self.over_direct(self.passing)), 3),
+            "target_ms": ADDED_MS,
+            "reached": added <= ADDED_MS,
+        }
+
+
+@dataclass(slots=True)
+class Carried:
+    """Calls a second, round by round."""
+
+    bridge: list[float] = field(default_factory=list)  # functions of Retell's, through callsplit
+    proxy: list[float] = field(default_factory=list)  # tools/call through FastMCP's proxy
+    direct: list[float] = field(default_factory=list)  # tools/call, with nothing in between
+
+    def result(self) -> dict[str, Any]:
+        """For the table and the file."""
+        ratios = [ours / theirs for ours, theirs in zip(self.bridge, self.proxy, strict=True)]
+        times = statistics.median(ratios)
+        return {
+            "callsplit_per_second": round(statistics.median(self.bridge), 1),
+            "fastmcp_per_second": round(statistics.median(self.proxy), 1),
+            "direct_per_second": round(statistics.median(self.direct), 1),
+            "times": round(times, 1),
+            "lowest": round(min(ratios), 1),
+            "highest": round(max(ratios), 1),
+            "target_times": TIMES,
+            "reached": times >= TIMES,
+        }
+
+
+class Rig:
+    """One MCP server, and both peers before it."""
+
+    def __init__(self, stack: ExitStack, directory: Path, *, fastmcp: bool) -> None:
+        self._core, self.others = cores()
+        self._pool = directory / "pool"
+        self.server_port = free_port()
+        self._start(stack, directory, "server", mcp_server.command, self.others, self.server_port)
+        self.peers = {peer.KEY: peer for peer in _peers(fastmcp=fastmcp)}
+        self.places: dict[str, Place] = {}
+        self.requests = dict.fromkeys(self.peers, 0)
+        self._running: dict[str, Running] = {}
+        for key, peer in self.peers.items():
+            self._running[key] = self._start(stack, directory, key, peer.command, self._core)
+
+    def _start(
+        self,
+        stack: ExitStack,
+        directory: Path,
+        name: str,
+        command: Callable[[Place], list[str]],
+        on: set[int],
+        port: int | None = None,
+    ) -> Running:
+        home = directory / name
+        home.mkdir()
+        place = Place(home, self.server_port)
+        if port is None:
+            self.places[name] = place
+        running = Running(command(place), home, on, place.access_log)
+        stack.enter_context(running).await_port(port or place.port)
+        return running
+
+    def load(self, port: int, write: Callable[[Path], None], seconds: float) -> float:
+        """Calls a second that get an answer.  Raises `Broken` if one does not get a good one."""
+        write(self._pool)
+        outcome = load.run(
+            port, self._pool, seconds=seconds, connections=CONNECTIONS, cores=self.others
+        )
+        for key, place in self.places.items():
+            if place.port == port:
+                self.requests[key] += outcome.requests
+        return outcome.requests / outcome.seconds
+
+    def finish(self) -> None:
+        """Stop the peers.  Raises `Broken` if one cannot have done its whole job."""
+        for key, peer in self.peers.items():
+            self._running[key].stop()  # What is logged is flushed by now.
+            if fault := peer.fault(self.places[key], self.requests[key]):
+                raise Broken(f"{peer.LABEL}: {fault}")
+
+
+def _peers(*, fastmcp: bool) -> list[Peer]:
+    every = [callsplit_mcp, passing, *([fastmcp_proxy] if fastmcp else [])]
+    return [cast("Peer", peer) for peer in every]
+
+
+class Caller:
+    """A warm connection with, in the legacy era, a session."""
+
+    def __init__(self, client: aiohttp.ClientSession, url: str, era: str) -> None:
+        self._client, self._url, self._era = client, url, era
+        self._headers = mcp_calls.headers(era)
+        self._pick, self._number = random.Random(), 0
+
+    async def open(self) -> None:
+        """Shake hands, where the era asks for it."""
+        if self._era != "legacy":
+            return
+        first = mcp_calls.headers("handshake")
+        async with self._client.post(self._url, json=mcp_calls.INITIALIZE, headers=first) as answer:
+            session = answer.headers.get("mcp-session-id")
+            if answer.status != 200 or session is None:
+                raise Broken(f"initialize was answered {answer.status}: {await answer.text()}")
+        self._headers["mcp-session-id"] = session
+        async with self._client.post(
+            self._url, json=mcp_calls.INITIALIZED, headers=self._headers
+        ) as answer:
+            await answer.read()
+
+    async def call(self) -> float:
+        """Milliseconds of one tools/call.  Raises `Broken` unless the tool ran."""
+        self._number += 1
+        body = mcp_calls.tools_call(self._era, self._number, self._pick)
+        begins = time.perf_counter()
+        async with self._client.post(self._url, data=body, headers=self._headers) as answer:
+            said = await answer.read()
+        taken = time.perf_counter() - begins
+        if answer.status != 200 or b"Booked for" not in said:
+            raise Broken(f"{self._url} answered {answer.status}: {said[:300]!r}")
+        return taken * 1000
+
+
+def added(rig: Rig, say: Say, *, rounds: int, calls_each: int) -> dict[str, Any]:
+    """What callsplit adds to the median of a warm call, by era."""
+    measured = uvloop.run(_added(rig, say, rounds, calls_each))
+    return {one.era: one.result() for one in measured}
+
+
+async def _added(rig: Rig, say: Say, rounds: int, calls_each: int) -> list[Added]:
+    ports = rig.server_port, rig.places[callsplit_mcp.KEY].port, rig.places[passing.KEY].port
+    every = []
+    async with aiohttp.ClientSession() as client:
+        for era in mcp_calls.ERAS:
+            paths = "/mcp", f"/mcp/call_bench_{era}", "/mcp"
+            callers = [
+                Caller(client, f"http://127.0.0.1:{port}{path}", era)
+                for port, path in zip(ports, paths, strict=True)
+            ]
+            for caller in callers:
+                await caller.open()
+            await _turns(callers, WARM_UP)
+            one = Added(era)
+            for number in range(rounds):
+                medians = await _turns(callers, calls_each)
+                for column, middle in zip((one.direct, one.through, one.passing), medians,
+                                          strict=True):  # fmt: skip
+                    column.append(middle)
+                say(f"{era}, round {number + 1}: %.3f ms direct, %.3f through, %.3f passing"
+                    % tuple(medians))  # fmt: skip
+            rig.requests[callsplit_mcp.KEY] += WARM_UP + rounds * calls_each
+            every.append(one)
+    return every
+
+
+async def _turns(callers: list[Caller], count: int) -> list[float]:
+    """The median of each caller's calls."""
+    taken: list[list[float]] = [[] for _ in callers]
+    for _ in range(count):
+        for caller, ones in zip(callers, taken, strict=True):
+            ones.append(await caller.call())
+    return [statistics.median(ones) for ones in taken]
+
+
+def carried(rig: Rig, say: Say, *, rounds: int, seconds: float) -> dict[str, Any]:
+    """Functions a second over the bridge, beside tools/calls a second through FastMCP's proxy."""
+    bridge, proxy = (rig.places[peer.KEY].port for peer in (callsplit_mcp, fastmcp_proxy))
+    result = Carried()
+    for number in range(rounds + 1):
+        length = seconds if number else 1.0
+        ours = rig.load(bridge, _functions, length)
+        theirs = rig.load(proxy, _tools_calls, length)
+        nobody = rig.load(rig.server_port, _tools_calls, length)
+        if number == 0:
+            continue  # Warm now.
+        result.bridge.append(ours)
+        result.proxy.append(theirs)
+        result.direct.append(nobody)
+        say(f"bridge, round {number}: {ours:.0f}/s, FastMCP {theirs:.1f}/s, direct {nobody:.0f}/s")
+    return result.result()
+
+
+def _functions(path: Path) -> None:
+    calls.write_pool(path, "functions", 20_000)
+
+
+def _tools_calls(path: Path) -> None:
+    mcp_calls.write_pool(path, 20_000)
