@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from tests.mcp.suite_tools import Tools
+from tests.mcp.suite_tools import ROOT, Tools
 
 LEGACY = "2025-11-25"
 MODERN = "2026-07-28"
@@ -60,9 +60,12 @@ class Said:
     def failed(self) -> int:
         return self.total(FAILED)
 
-    def scenarios(self) -> set[str]:
-        """Which have run."""
-        return {check.scenario for counted in self.outcomes.values() for check in counted}
+    def take(self, other: Said) -> None:
+        """Add what another run said to this one."""
+        self.code = self.code or other.code
+        for status, counted in other.outcomes.items():
+            self.outcomes.setdefault(status, Counter()).update(counted)
+        self.reasons.update(other.reasons)
 
     def add(self, scenario: str, checks: Iterable[dict[str, str]]) -> None:
         """Count what a scenario found."""
@@ -104,7 +107,7 @@ def _run(tools: Tools, asked: Sequence[str], folder: Path) -> Said:
     folder.mkdir(parents=True)
     command = [str(tools.node), str(tools.suite), *asked, "--output-dir", str(folder)]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE)
     except subprocess.TimeoutExpired as error:
         raise Broken(f"the suite did not end: {' '.join(asked)}") from error
     (folder / "output.log").write_text(done.stdout + done.stderr)
