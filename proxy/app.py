@@ -19,6 +19,7 @@ from proxy.adapters.probes import Probed, Probes
 from proxy.adapters.replay_file import ReplayFile
 from proxy.adapters.rules_file import LoadedRules
 from proxy.adapters.rules_watch import RulesWatch
+from proxy.adapters.session_key import session_key
 from proxy.adapters.state_dir import StateDir
 from proxy.adapters.tasks import Tasks
 from proxy.adapters.upstream import HttpUpstream, Sweep
@@ -101,6 +102,7 @@ class App:
         self.sessions = Sessions(watch=self.watcher, new_id=new_id)
         self.state = StateDir.open(rules.state_dir)
         self._replays = ReplayFile(self.state, clock=clock, log=log)
+        self._session_key = session_key(self.state, log, shared=bool(prepared.session_keys))
         self._settings = settings
         self.durable = self._outbox()
         self.handler = self._path(prepared.line)
@@ -199,6 +201,7 @@ class App:
         self.metrics.pools, self.metrics.breakers = self.wiring.upstreams, self.wiring.breakers
         line, rules, condition = prepared.line, prepared.rules, self.condition
         self.handler.line = line
+        self.sessions.use((*prepared.session_keys, self._session_key))
         self.durable.use(rules)
         self.cached.use(line.tools, arms=same_answers(rules), call_ids=rules.split.call_id_query)
         condition.loaded, condition.fault = loaded, None

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from urllib.parse import urlsplit
 
@@ -49,6 +49,9 @@ NO_URL = "http://127.0.0.1:9"
 NETWORK_HANDLERS = frozenset({"webhook", "mcp", "tools"})
 """Handlers whose every wait is bounded by their upstream's deadline."""
 
+SHORTEST_KEY = 16
+"""Bytes of a key for MCP sessions."""
+
 Secret = Callable[[SecretRef], bytes | None]
 Known = Callable[[str], Catalogue | None]
 """What the server of an arm has listed last, if anything is known of it."""
@@ -65,6 +68,7 @@ class Prepared:
     edge: Edge
     upstreams: Mapping[str, HttpUpstream]
     breakers: Mapping[str, ArmBreaker]
+    session_keys: tuple[bytes, ...] = field(default=(), repr=False)  # that the rules give
 
 
 class Wiring:
@@ -135,7 +139,8 @@ class Wiring:
             passthrough=rules.passthrough,
             expose_headers=rules.listen.expose_headers,
         )
-        return Prepared(rules, line, splitter, entry, edge, upstreams, breakers)
+        keys = self._session_keys(rules)
+        return Prepared(rules, line, splitter, entry, edge, upstreams, breakers, keys)
 
     def commit(self, prepared: Prepared) -> list[HttpUpstream]:
         """Put it into force; the pools that nobody uses any more are for the caller to close."""
@@ -172,6 +177,14 @@ class Wiring:
         if isinstance(salt, str):
             return salt
         return (self._secret(salt) or b"").decode("utf-8", "surrogateescape")
+
+    def _session_keys(self, rules: Rules) -> tuple[bytes, ...]:
+        keys = self._all(rules.listen.session_keys)
+        if any(len(key) < SHORTEST_KEY for key in keys):
+            fault = f"listen.session_keys: a key is shorter than {SHORTEST_KEY} bytes"
+            hint = "whoever holds a session could find it by trying: openssl rand -hex 32"
+            raise RulesError([Fault(fault, hint=hint)])
+        return keys
 
     def _upstream(self, name: str, entry: BackendRules) -> HttpUpstream:
         endpoint = Endpoint.from_url(

@@ -269,3 +269,66 @@ def test_a_fault_is_described_without_its_source_line() -> None:
     assert described(fault) == "r.yaml:3:7: auth.tokens.0: bad (use env:)"
     assert described(Fault("is gone", file="r.yaml")) == "r.yaml: is gone"
     assert described(Fault("bad")) == "bad"
+
+
+# --- MCP sessions --------------------------------------------------------------------------------
+
+INITIALIZE = {
+    "jsonrpc": "2.0",
+    "id": 1,
+    "method": "initialize",
+    "params": {
+        "protocolVersion": "2025-06-18",
+        "capabilities": {},
+        "clientInfo": {"name": "test", "version": "1"},
+    },
+}
+PING = {"jsonrpc": "2.0", "id": 2, "method": "ping"}
+
+
+async def opened(app: App) -> str:
+    """The token of a new session."""
+    status, headers, _ = await ask("POST", url(app, "/mcp"), json=INITIALIZE, headers=ACCEPT)
+    assert status == 200
+    return headers["mcp-session-id"]
+
+
+async def pinged(app: App, token: str) -> int:
+    fields = {**ACCEPT, "mcp-protocol-version": "2025-06-18", "mcp-session-id": token}
+    return (await ask("POST", url(app, "/mcp"), json=PING, headers=fields))[0]
+
+
+ACCEPT = {"accept": "application/json, text/event-stream"}
+
+
+async def test_an_mcp_session_outlives_its_process(make: Make) -> None:
+    first = await make()
+    token = await opened(first)
+    assert await pinged(first, token) == 200
+    stranger = await make()
+    assert await pinged(stranger, token) == 404
+    await first.drain()
+    key = first.state.file("session-key").read_bytes()
+    stranger.state.path.with_name("state2").mkdir()
+    stranger.state.path.with_name("state2").joinpath("session-key").write_bytes(key)
+
+    assert await pinged(await make(), token) == 200
+
+
+async def test_replicas_that_share_a_key_know_each_others_sessions(
+    make: Make, tmp_path: Path
+) -> None:
+    """Also those from before they shared one."""
+    (tmp_path / "key").write_text("k" * 32)
+    plain = RULES.replace("drain_grace: 5s", "drain_grace: 5s, session_keys: []")
+    shared = plain.replace("[]", f"['file:{tmp_path / 'key'}']")
+    one, other = await make(plain), await make(shared)
+    before = await opened(one)
+    one.condition.loaded.path.write_text(f"state_dir: {one.state.path}\n{shared}")
+    one.reload()
+    await until(lambda: one.condition.loaded.rules.listen.session_keys)
+
+    assert await pinged(one, before) == 200
+    assert await pinged(other, before) == 404
+    assert await pinged(other, await opened(one)) == 200
+    assert await pinged(one, await opened(other)) == 200

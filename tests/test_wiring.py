@@ -257,3 +257,35 @@ async def test_every_backend_has_a_rescuer_also_one_that_is_no_arm_of_the_split(
     assert set(line.covers) == {"mcp", "webhook", "former"}
     assert line.covers["former"] == line.arms["webhook"].backend.kinds - {Kind.OTHER}
     assert not line.covers["webhook"]
+
+
+SIGNED = PLAIN + "listen: {session_keys: [env:NEW?, env:OLD?]}\n"
+
+
+@pytest.mark.parametrize(
+    ("secrets", "keys"),
+    [
+        ({}, ()),
+        ({"NEW": b"n" * 16, "OLD": b"o" * 32}, (b"n" * 16, b"o" * 32)),
+        ({"OLD": b"o" * 32}, (b"o" * 32,)),
+    ],
+)
+async def test_the_keys_of_sessions_come_in_the_order_of_the_rules(
+    make: Callable[..., Wiring], secrets: dict[str, bytes], keys: tuple[bytes, ...]
+) -> None:
+    """The first one signs."""
+    prepared = make(**secrets).prepare(rules(SIGNED), health)
+
+    assert prepared.session_keys == keys
+    assert "nnnn" not in repr(prepared)
+
+
+async def test_a_session_key_that_could_be_found_by_trying_is_refused(
+    make: Callable[..., Wiring],
+) -> None:
+    with pytest.raises(RulesError) as refused:
+        make(NEW=b"n" * 16, OLD=b"o" * 15).prepare(rules(SIGNED), health)
+
+    [fault] = refused.value.faults
+    assert fault.message == "listen.session_keys: a key is shorter than 16 bytes"
+    assert "openssl rand -hex 32" in fault.hint

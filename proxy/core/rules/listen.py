@@ -29,6 +29,11 @@ class Listen(Section):
         True, description="Add x-callsplit-arm, x-callsplit-reason and x-request-id to answers."
     )
     access_log: bool = Field(True, description="Write one log line per exchange.")
+    session_keys: Annotated[tuple[Secret, ...], AsTuple] = Field(
+        (),
+        description="What MCP sessions are signed with, the same at every replica: the first "
+        "signs, all are taken. Empty: each replica has a key of its own.",
+    )
     header_timeout: Duration = Field(10.0, description="Time for a request's head.")
     body_timeout: Duration = Field(30.0, description="Time for a request's whole body.")
     idle_timeout: Duration = Field(
