@@ -9,13 +9,15 @@ from proxy.core.dialects.answers import EVENTS
 from proxy.core.dialects.headers import media_type
 from proxy.core.dialects.last_answer import language_of, last_answer
 from proxy.core.exchange import Exchange
-from proxy.core.model import TOOL_KINDS, Call, Ran, Reason, Reply, Verdict
+from proxy.core.model import TOOL_KINDS, Call, Era, Ran, Reason, Reply, Verdict
 from proxy.core.rescue import SLACK, says_pending
 from proxy.finale import Finale, as_events
 from proxy.hedged import Start
 from proxy.hedging import Hedging
 from proxy.line import Line
 from proxy.ports import Clock, Watch
+
+_LEGACY = Era.LEGACY  # Bound once: reading a member of an enumeration is slow in Python 3.11.
 
 
 class Endings:
@@ -56,6 +58,7 @@ class Endings:
             first=first,
             patience=arm.timeout,
             linger=plan.terms.linger,
+            resumable=call.era is _LEGACY,
         )
 
     async def _last_word(

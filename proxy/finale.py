@@ -33,6 +33,8 @@ class Finale:
     `first`: clock seconds (the loop's) by which something must have been said, None if that may
     take as long as it likes; from then on every event gives `patience` seconds more.  With
     `linger`, a stream whose reader leaves before the answer is read on for that many seconds.
+    `resumable`: the server may end the stream after an event with an ID, and its reader comes back
+    for the answer with a GET (MCP up to 2025-11-25, SEP-1699).
     """
 
     def __init__(
@@ -45,6 +47,7 @@ class Finale:
         first: float | None = None,
         patience: float = 0.0,
         linger: float = 0.0,
+        resumable: bool = False,
     ) -> None:
         self._chunks = chunks
         self._answered = Answered(rpc_id)
@@ -54,6 +57,7 @@ class Finale:
         self._cap = 0.0 if first is None else first + CAP
         self._patience = patience
         self._linger = linger
+        self._resumable = resumable
         self._held = b""  # the beginning of an event
         self._step: asyncio.Task[bytes | UpstreamFailed | None] | None = None
         self._over = False
@@ -67,7 +71,7 @@ class Finale:
                 chunk = await self._next()
             except StopAsyncIteration:
                 self._over = True
-                if self._answered.yes:
+                if self._answered.yes or (self._resumable and self._answered.numbered):
                     break
                 short = UpstreamFailed("body", "the stream ended without an answer", sent=True)
                 return await self._last_word(judge_failure(short, dispatched=True))

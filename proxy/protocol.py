@@ -11,14 +11,15 @@ from proxy.core.dialects.headers import media_type
 from proxy.core.dialects.jsonrpc import INTERNAL_ERROR, render_error
 from proxy.core.dialects.last_answer import RETRY_AFTER
 from proxy.core.exchange import Exchange
-from proxy.core.model import Call, Form, Reply, Verdict
+from proxy.core.model import Call, Era, Form, Reply, Verdict
 from proxy.core.rescue import rescue_reason
 from proxy.finale import Finale, as_events
 from proxy.hedged import Start
 from proxy.line import Line
 from proxy.ports import Watch
 
-_STREAM = Form.STREAM  # Bound once: reading a member of an enumeration is slow in Python 3.11.
+# Bound once: reading a member of an enumeration is slow in Python 3.11.
+_STREAM, _LEGACY = Form.STREAM, Era.LEGACY
 
 
 class Protocol:
@@ -72,4 +73,6 @@ class Protocol:
                 message = render_error(rpc_id, INTERNAL_ERROR, "The server broke off.")
                 return as_events(rpc_reply(call, message))
 
-            reply.body = Finale(reply.body, rpc_id, finish, start=self._start)
+            reply.body = Finale(
+                reply.body, rpc_id, finish, start=self._start, resumable=call.era is _LEGACY
+            )

@@ -124,6 +124,20 @@ async def test_the_answer_to_another_request_is_not_the_answer(desk: Desk) -> No
     assert await everything(desk.finale(told)) == other + LAST
 
 
+@pytest.mark.parametrize(("end", "last"), [([], b""), ([BROKE], LAST)], ids=["ended", "broken off"])
+async def test_a_legacy_stream_may_end_if_its_reader_can_come_back(
+    desk: Desk, end: list[Exception], last: bytes
+) -> None:
+    told = Told(b"id: 3\nretry: 500\ndata:\n\n", *end)
+
+    said = await everything(desk.finale(told, resumable=True))
+    assert said == b"id: 3\nretry: 500\ndata:\n\n" + last
+
+
+async def test_a_modern_stream_has_no_way_back(desk: Desk) -> None:
+    assert (await everything(desk.finale(Told(b"id: 3\ndata:\n\n")))).endswith(LAST)
+
+
 async def test_an_event_too_large_to_be_read_goes_through(desk: Desk) -> None:
     large = [b"data: " + b"x" * 2**20] + [b"x" * 2**20] * 4
     told = Told(*large, b"\n\n")

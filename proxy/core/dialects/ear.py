@@ -21,6 +21,11 @@ class Answered:
         self._rpc_id = rpc_id
         self._parser = sse.Parser()
 
+    @property
+    def numbered(self) -> bool:
+        """An event had an ID: its reader can come back for what follows."""
+        return self._parser.numbered
+
     def feed(self, chunk: bytes) -> bool:
         """Listen to what came; whether that made an event whole."""
         if self.lost:

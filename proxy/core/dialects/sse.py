@@ -29,6 +29,7 @@ class Parser:
     """
 
     def __init__(self, limit: int = EVENT_LIMIT) -> None:
+        self.numbered = False  # an event had an ID: its reader can ask for what followed it
         self._limit = limit
         self._line: list[bytes] = []  # pieces of a line whose end has not come
         self._held = 0  # bytes in `_line` and `_data`
@@ -79,6 +80,8 @@ class Parser:
             self._hold(self._data, value)
         elif name == b"event":
             self._name = value
+        elif name == b"id" and value:
+            self.numbered = True
 
     def _hold(self, store: list[bytes], piece: bytes) -> None:
         self._held += len(piece)

@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from proxy.core.dialects.ear import Ear
+from proxy.core.dialects.ear import Answered, Ear
+from proxy.core.dialects.sse import EVENT_LIMIT
 from proxy.core.model import Ran
 from proxy.core.verdict import BUSINESS_NO, FAILED_BODY, SUCCESS
 
@@ -63,3 +64,48 @@ def test_an_event_that_is_too_large_is_listened_to_no_longer() -> None:
 
     assert ear.feed(b"data: " + b"x" * (5 * 2**20))
     assert (ear.message, ear.verdict.ran) == (None, Ran.UNKNOWN)
+
+
+RESULT = b'data: {"jsonrpc":"2.0","id":7,"result":{}}\n\n'
+
+
+@pytest.mark.parametrize(
+    ("event", "yes"),
+    [
+        (RESULT, True),
+        (RESULT.replace(b"7", b'"7"'), True),
+        (RESULT.replace(b"7", b"8"), False),
+        (b'data: {"jsonrpc":"2.0","id":null,"error":{"code":-32603,"message":""}}\n\n', True),
+        (b"event: other\n" + RESULT, False),
+        (b"data: no JSON\n\n", False),
+        (b"data:\n\n", False),
+    ],
+)
+def test_whether_any_request_has_its_answer_is_heard_of_the_message(
+    event: bytes, yes: bool
+) -> None:
+    answered = Answered(b"7")
+
+    assert answered.feed(event)
+    assert answered.yes is yes
+    assert answered.feed(RESULT)
+    assert answered.yes
+    assert not answered.feed(b": half a comment")
+
+
+def test_what_is_too_large_to_be_heard_counts_as_the_answer() -> None:
+    answered = Answered(b"7")
+    answered.feed(b"data: " + b"x" * EVENT_LIMIT)
+
+    assert answered.lost
+    assert answered.yes
+    assert answered.feed(b"more")
+
+
+def test_a_stream_whose_events_have_ids_can_be_taken_up_again() -> None:
+    answered = Answered(b"7")
+    answered.feed(b"id:\ndata:\n\n")
+    assert not answered.numbered
+
+    answered.feed(b"id: 3\ndata:\n\n")
+    assert answered.numbered

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.core.dialects.sse import Event, Parser, render
+from proxy.core.dialects.sse import Event, Parser, end_of_events, render
 
 
 def parse(*chunks: bytes) -> list[Event]:
@@ -87,3 +87,19 @@ def test_a_rendered_message_is_one_event(message: dict[str, object]) -> None:
 
         assert event.name == b"message"
         assert json.loads(event.data) == message
+
+
+@pytest.mark.parametrize(
+    ("data", "end"),
+    [
+        (b"", 0),
+        (b"data: x", 0),
+        (b"data: x\n", 0),
+        (b"data: x\n\n", 9),
+        (b"data: x\r\n\r\nda", 11),
+        (b"data: x\r\rda", 9),
+        (b"a\n\nb\r\n\r\nc\n\nd", 12),
+    ],
+)
+def test_whole_events_end_with_a_blank_line(data: bytes, end: int) -> None:
+    assert end_of_events(data) == end
