@@ -21,13 +21,18 @@ from proxy.core.guard import check_request
 from proxy.core.head import drop, read_head
 from proxy.core.hops import check_hops
 from proxy.core.limits import Gcra, Limit, neighbourhood
-from proxy.core.model import Call, Head, Headers, Kind, Reply
-from proxy.core.routes import Route, check_method, is_ours_in_disguise, match
+from proxy.core.mcp.refusal import is_rpc, refusal_body, to_rpc
+from proxy.core.model import Call, Form, Head, Headers, Kind, Reply
+from proxy.core.origins import LOOPBACK_PAGES, Origins
+from proxy.core.routes import Route, RouteId, check_method, is_ours_in_disguise, match
 from proxy.core.shedding import RETRY_AFTER, Shedder
 from proxy.errors import Refused
 from proxy.ports import Incoming, Watch
 
 _NO_KINDS: frozenset[Kind] = frozenset()
+
+# Bound once: reading a member of an enumeration is slow in Python 3.11.
+_MCP, _MCP_PATH, _REQUEST = Kind.MCP, RouteId.MCP, Form.REQUEST
 
 Load: TypeAlias = Callable[[], tuple[int, float]]
 """How many exchanges are in flight, and by how many seconds the event loop lags."""
@@ -48,6 +53,7 @@ class EdgeRules:
     max_lag: float | None = None  # seconds
     hops: int = 3  # sidecars that a request may have passed
     force: Force | None = None
+    origins: Origins = LOOPBACK_PAGES  # of web pages whose MCP is answered
     passthrough: bool = False  # paths that are not ours are somebody's
     backend_paths: Collection[str] = ()  # where backends are called: never reached directly
 
@@ -98,43 +104,58 @@ class Edge:
     def screen(self, incoming: Incoming, now: float) -> Visit:
         """Judge what is known before the body; raises `Refused`."""
         rules = self._rules
-        head = read_head(
-            incoming.method,
-            incoming.target,
-            incoming.headers,
-            peer=incoming.peer,
-            secure=incoming.secure,
-            trusted=rules.trusted,
-        )
-        if self._allow is not None and head.peer not in self._allow:
-            raise Refused(403, "address_not_allowed", "This address may not ask.", close=True)
-        visit = Visit(head, rules.auth.present(head), now)
-        if not visit.presented.possible:
-            self._count_address(visit)
-        check_request(head, incoming.version)
-        check_hops(head, rules.hops, self._own)
-        route = visit.route = self._route(head)
-        if route is not None:
-            visit.kinds = route.kinds
-        if (incoming.declared_length() or 0) > rules.body_limit:
-            raise Refused(413, "body_too_large", "The request body is too large.", close=True)
-        self._check_reach(visit)
-        if rules.force is not None:
-            self._read_force(visit, rules.force)
+        try:
+            head = read_head(
+                incoming.method,
+                incoming.target,
+                incoming.headers,
+                peer=incoming.peer,
+                secure=incoming.secure,
+                trusted=rules.trusted,
+            )
+            if self._allow is not None and head.peer not in self._allow:
+                raise Refused(403, "address_not_allowed", "This address may not ask.", close=True)
+            visit = Visit(head, rules.auth.present(head), now)
+            if not visit.presented.possible:
+                self._count_address(visit)
+            check_request(head, incoming.version)
+            check_hops(head, rules.hops, self._own)
+            route = visit.route = self._route(head)
+            if route is not None:
+                visit.kinds = route.kinds
+                if route.id is _MCP_PATH:
+                    self._check_origin(head)
+            if (incoming.declared_length() or 0) > rules.body_limit:
+                raise Refused(413, "body_too_large", "The request body is too large.", close=True)
+            self._check_reach(visit)
+            if rules.force is not None:
+                self._read_force(visit, rules.force)
+        except Refused as refused:
+            if _is_mcps(incoming.target):
+                to_rpc(refused)
+            raise
         return visit
 
     def body(self, incoming: Incoming, now: float) -> Awaitable[bytes]:
         """The whole body, as sent; raises `Refused` 413, 408 or 400, or `ClientGone`."""
         rules = self._rules
-        return incoming.read(rules.body_limit, now + rules.body_timeout)
+        reading = incoming.read(rules.body_limit, now + rules.body_timeout)
+        return _for_mcp(reading) if incoming.target.startswith("/mcp") else reading
 
     def authorise(self, call: Call, visit: Visit, wall_ms: int) -> None:
-        """Judge a recognised call and set `call.signed`; raises `Refused` 401."""
-        result = self._rules.auth.check(call.kind, visit.kinds, visit.presented, call.body, wall_ms)
-        visit.credential, call.signed = result.credential, result.signed
-        if result.failure is not None:
-            raise self._unauthorised(visit, result.failure)
-        self._count_address(visit)
+        """Judge a recognised call and set `call.signed`; raises `Refused` 401, or 403 (MCP)."""
+        try:
+            if call.kind is _MCP:
+                self._check_origin(call.head)
+            rules, kinds, body = self._rules, visit.kinds, call.body
+            result = rules.auth.check(call.kind, kinds, visit.presented, body, wall_ms)
+            visit.credential, call.signed = result.credential, result.signed
+            if result.failure is not None:
+                raise self._unauthorised(visit, result.failure)
+            self._count_address(visit)
+        except Refused as refused:
+            _tell_to(call, refused)
+            raise
 
     def shed(self, kind: Kind) -> None:
         """Turn away what is too much for this process; raises `Refused` 503."""
@@ -147,16 +168,20 @@ class Edge:
 
     def meter(self, call: Call, visit: Visit, now: float) -> None:
         """Shed, then count a tool's call against who makes it; raises `Refused` 503 or 429."""
-        self.shed(call.kind)
-        if self._by_tool is None or call.tool is None:
-            return
-        who = visit.credential or neighbourhood(visit.head.peer)
-        wait = self._by_tool.hit((who, call.tool), now)
-        if wait:
-            raise self._limited("tool", wait)
+        try:
+            self.shed(call.kind)
+            if self._by_tool is None or call.tool is None:
+                return
+            who = visit.credential or neighbourhood(visit.head.peer)
+            wait = self._by_tool.hit((who, call.tool), now)
+            if wait:
+                raise self._limited("tool", wait)
+        except Refused as refused:
+            _tell_to(call, refused)
+            raise
 
     def refuse(self, refused: Refused, request_id: str) -> Reply:
-        """The answer to a request that is turned away; echoes nothing of it."""
+        """The answer to a request that is turned away; echoes nothing of it but a JSON-RPC ID."""
         headers: Headers = []
         if refused.retry_after is not None:
             headers.append((b"retry-after", b"%d" % refused.retry_after))
@@ -167,8 +192,11 @@ class Edge:
         if refused.status == 204:
             return Reply(204, headers, close=refused.close)
         headers.append((b"content-type", b"application/json"))
-        error = {"code": refused.code, "message": refused.message, "request_id": request_id}
-        body = orjson.dumps({"error": error})
+        if is_rpc(refused):
+            body = refusal_body(refused, request_id)
+        else:
+            error = {"code": refused.code, "message": refused.message, "request_id": request_id}
+            body = orjson.dumps({"error": error})
         return Reply(refused.status, headers, body, close=refused.close)
 
     def _route(self, head: Head) -> Route | None:
@@ -180,6 +208,17 @@ class Edge:
         if not rules.passthrough or is_ours_in_disguise(head.path, rules.backend_paths):
             raise Refused(404, "not_found", "There is nothing here.")
         return None
+
+    def _check_origin(self, head: Head) -> None:
+        """Refuse what a web page asks for that may not; callers that are no browsers say nothing.
+
+        Source: MCP, Streamable HTTP, security warning (against DNS rebinding).
+        """
+        value = head.named.get(b"origin")
+        if value is None:
+            return
+        if b"origin" in head.repeated or not self._rules.origins.allow(value):
+            raise Refused(403, "origin_not_allowed", "This origin may not ask.")
 
     def _check_reach(self, visit: Visit) -> None:
         auth, presented, kinds = self._rules.auth, visit.presented, visit.kinds
@@ -218,6 +257,26 @@ class Edge:
             if visit.forced is None:
                 self._watch.auth_failed(Failure.WRONG)
         drop(visit.head, force.header)  # It carries a token: no arm may see it.
+
+
+def _is_mcps(target: str) -> bool:
+    """Whether a target, which nobody has judged yet, looks like one of MCP's own paths."""
+    path = target.partition("?")[0]
+    return path == "/mcp" or path.startswith("/mcp/")
+
+
+async def _for_mcp(reading: Awaitable[bytes]) -> bytes:
+    try:
+        return await reading
+    except Refused as refused:
+        to_rpc(refused)
+        raise
+
+
+def _tell_to(call: Call, refused: Refused) -> None:
+    """Shape a refusal for who asked: by JSON-RPC, with the request's own ID."""
+    if call.kind is _MCP:
+        to_rpc(refused, call.rpc_id if call.form is _REQUEST else None)
 
 
 def _limiter(limit: Limit | None, before: Gcra | None) -> Gcra | None:

@@ -37,7 +37,14 @@ _REWRITTEN = (  # framing, and what we say ourselves or nobody may say to an arm
     b"x-rewrite-url",
 )
 _PREFIXES = (b"x-forwarded-", b"x-callsplit-")
-_UNTWINNED = (b"x-retell-signature", b"x-call-id", b"x-retell-call-id")
+_UNTWINNED = (
+    b"mcp-method",
+    b"mcp-name",
+    b"mcp-protocol-version",
+    b"x-call-id",
+    b"x-retell-call-id",
+    b"x-retell-signature",
+)
 _STAYS = frozenset(_HOP_BY_HOP + _REWRITTEN)
 _NO_NAMES: frozenset[bytes] = frozenset()
 _NOMINATES_NONE = frozenset({b"keep-alive", b"close", b"Keep-Alive", b"Close"})

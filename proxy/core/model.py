@@ -55,6 +55,7 @@ class Form(StrEnum):
     ANSWER = "answer"  # to a request of the server's (legacy)
     STREAM = "stream"  # GET: for what the server says of its own accord (legacy)
     END = "end"  # DELETE: of a session (legacy)
+    BATCH = "batch"  # several messages in one body (2025-03-26), to be taken apart
 
 
 class Effect(StrEnum):

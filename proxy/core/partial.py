@@ -91,7 +91,8 @@ def _twin(kind: type[Struct]) -> _Loose:
     """A decoder that takes every field as it stands, and what makes a field of it."""
     fields = msgspec.structs.fields(kind)
     loose = [(field.name, Raw | UnsetType, UNSET) for field in fields]
-    decoder = msgspec.json.Decoder(msgspec.defstruct(kind.__name__, loose, gc=False))
+    names = {field.name: field.encode_name for field in fields}
+    decoder = msgspec.json.Decoder(msgspec.defstruct(kind.__name__, loose, gc=False, rename=names))
     return decoder.decode, [(field.name, _reader(field.type)) for field in fields]
 
 

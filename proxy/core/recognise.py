@@ -1,7 +1,7 @@
 """What kind of request is this, of which call, for which tool?
 
 In this order: JSON-RPC, event, function, tools (on a function's own path: function, else bare
-arguments).  What is none of them is `other` and goes on unchanged.
+arguments).  What is none of them is `other` and goes on unchanged, but not on MCP's own path.
 """
 
 from __future__ import annotations
@@ -9,51 +9,51 @@ from __future__ import annotations
 from hashlib import blake2b
 
 import orjson
-from msgspec import UNSET, Raw, UnsetType
+from msgspec import UNSET
 
 from proxy.core.call_id import CallIds, beside_body, query_pairs, usable
+from proxy.core.dialects.jsonrpc import PARSE_ERROR
+from proxy.core.mcp.asked import is_message, no_message, take_batch, take_message, take_stream
+from proxy.core.mcp.refusal import refusal
 from proxy.core.model import TOOL_KINDS, Call, Head, Kind
 from proxy.core.routes import Route, RouteId
 from proxy.core.shapes import InboundPart, Shape, read_shape
+from proxy.core.tool_call import NO_ARGUMENTS, arguments_of, checked, tool_of
 from proxy.errors import Refused
 
 __all__ = ["CallIds", "recognise"]
 
-MAX_TOOL = 256
-"""Characters of a tool's name."""
-MAX_RPC_ID = 1024
-"""Bytes of a JSON-RPC id, which every answer must repeat."""
-
 # Bound once: reading a member of an enumeration is slow in Python 3.11.
 _EVENT, _INBOUND, _ALERT, _OTHER = Kind.EVENT, Kind.INBOUND, Kind.ALERT, Kind.OTHER
-_FUNCTION, _ARGS, _TOOLS, _MCP, _LLM = Kind.FUNCTION, Kind.ARGS, Kind.TOOLS, Kind.MCP, Kind.LLM
+_FUNCTION, _ARGS, _TOOLS, _LLM = Kind.FUNCTION, Kind.ARGS, Kind.TOOLS, Kind.LLM
 _FUNCTION_PATH, _TOOLS_PATH, _LLM_PATH = RouteId.FUNCTION, RouteId.TOOLS, RouteId.LLM
+_RETELL_PATH, _MCP_PATH = RouteId.RETELL, RouteId.MCP
 
 _RINGING = frozenset({"call_inbound", "chat_inbound"})
 _STRICT = frozenset({RouteId.MCP, RouteId.TOOLS})  # paths on which malformed JSON is refused
 _WITH_BODY = frozenset({"POST", "PUT", "PATCH"})
 _WITH_QUERY = frozenset({"GET", "DELETE"})
 _LATEST_MS = 2**53
-_NO_ARGUMENTS = b"{}"
-_RPC_ID_STARTS = frozenset(bytes([byte]) for byte in b'"-0123456789')
+_BLANKS = b" \t\r\n"  # of JSON
 
 
 def recognise(route: Route, head: Head, body: bytes, ids: CallIds) -> Call:
-    """The call behind a request; raises `Refused` for what no arm may be asked.
-
-    The codes of refusals that want JSON-RPC's form begin with `rpc_`.
-    """
+    """The call behind a request; raises `Refused` for what no arm may be asked."""
     call = Call(_OTHER, head, body)
     try:
-        if route.id is _FUNCTION_PATH:
+        if route.id is _RETELL_PATH:
+            _by_shape(call, route)
+        elif route.id is _FUNCTION_PATH:
             _on_function_path(call, route, ids)
         elif route.id is _LLM_PATH:
             call.kind, call.id = _LLM, usable(route.call_id)
+        elif route.id is _MCP_PATH and head.method in _WITH_QUERY:
+            take_stream(call)
         else:
             _by_shape(call, route)
     except ValueError as fault:
         if route.id in _STRICT:
-            raise Refused(400, "malformed_json", "The body is not valid JSON.") from fault
+            raise _malformed(route) from fault
         return Call(_OTHER, head, body)
     if call.kind not in route.kinds:
         return Call(_OTHER, head, body)
@@ -62,45 +62,37 @@ def recognise(route: Route, head: Head, body: bytes, ids: CallIds) -> Call:
     return call
 
 
+def _malformed(route: Route) -> Refused:
+    code, message = "malformed_json", "The body is not valid JSON."
+    if route.id is _MCP_PATH:
+        return refusal(code, message, rpc_code=PARSE_ERROR)
+    return Refused(400, code, message)
+
+
 def _by_shape(call: Call, route: Route) -> None:
     shape, _ = read_shape(call.body)
-    strict = route.id in _STRICT
     if shape is None:
-        if strict and call.body.lstrip()[:1] == b"[":
-            raise Refused(400, "rpc_batch", "Batches are not taken: one message per request.")
-    elif shape.jsonrpc is not UNSET and _is_rpc(shape, strict=strict):
-        _rpc(call, shape)
+        _no_object(call, route)
+    elif shape.jsonrpc is not UNSET and is_message(shape, call.body):
+        take_message(call, shape)
+    elif route.id is _MCP_PATH or (route.id is _TOOLS_PATH and shape.jsonrpc is not UNSET):
+        raise no_message(shape)
     elif shape.event is not None and _is_event(shape):
         _event(call, shape, shape.event)
     elif shape.name and shape.args is not UNSET:
         _function(call, shape, shape.name)
     elif shape.tool and (shape.arguments is not UNSET or route.id is _TOOLS_PATH):
         call.kind, call.id = _TOOLS, usable(shape.call_id)
-        call.tool, call.arguments = _tool(shape.tool), _arguments(shape.arguments)
+        call.tool, call.arguments = tool_of(shape.tool), arguments_of(shape.arguments)
 
 
-def _is_rpc(shape: Shape, *, strict: bool) -> bool:
-    """A request or a notification; answers and other versions are nothing that an arm takes."""
-    if shape.method and shape.jsonrpc is not UNSET and bytes(shape.jsonrpc) == b'"2.0"':
-        return True
-    if strict:
-        raise Refused(400, "rpc_bad_request", "The body is no JSON-RPC 2.0 request.")
-    return False
-
-
-def _rpc(call: Call, shape: Shape) -> None:
-    call.kind, call.rpc_method = _MCP, shape.method
-    if shape.id is not UNSET:
-        call.rpc_id = _rpc_id(bytes(shape.id))
-    if shape.method == "tools/call" and shape.params is not None:
-        call.tool = _tool(shape.params.name) if shape.params.name else None
-        call.arguments = _arguments(shape.params.arguments)
-
-
-def _rpc_id(text: bytes) -> bytes:
-    if text[:1] not in _RPC_ID_STARTS or len(text) > MAX_RPC_ID:
-        raise Refused(400, "rpc_bad_id", "A JSON-RPC id is a short string or a number.")
-    return _checked(text)
+def _no_object(call: Call, route: Route) -> None:
+    if route.id not in _STRICT:
+        return
+    if call.body.lstrip(_BLANKS)[:1] == b"[":
+        take_batch(call)
+    elif route.id is _MCP_PATH:
+        raise no_message()
 
 
 def _is_event(shape: Shape) -> bool:
@@ -124,7 +116,7 @@ def _event(call: Call, shape: Shape, event: str) -> None:
 
 
 def _function(call: Call, shape: Shape, name: str) -> None:
-    call.kind, call.tool, call.arguments = _FUNCTION, _tool(name), _arguments(shape.args)
+    call.kind, call.tool, call.arguments = _FUNCTION, tool_of(name), arguments_of(shape.args)
     _subject(call, shape)
     subject = shape.call or shape.chat
     if subject is not None:
@@ -146,13 +138,13 @@ def _on_function_path(call: Call, route: Route, ids: CallIds) -> None:
     if method in _WITH_QUERY:
         _args(call, route, _query_arguments(call.head.query, ids))
     elif method in _WITH_BODY and not call.body:
-        _args(call, route, _NO_ARGUMENTS)
+        _args(call, route, NO_ARGUMENTS)
     elif method in _WITH_BODY:
         shape, text = read_shape(call.body)
         if shape is None:
             return
         if (shape.call or shape.chat) is None or not shape.name or shape.args is UNSET:
-            _args(call, route, _checked(text))
+            _args(call, route, checked(text))
         elif shape.name == route.tool:
             _function(call, shape, shape.name)
         else:
@@ -182,22 +174,3 @@ def _stand_in(part: InboundPart, shape: Shape) -> str | None:
 
 def _start(ms: int | None) -> int | None:
     return ms if ms is not None and 0 < ms < _LATEST_MS else None
-
-
-def _tool(name: str) -> str:
-    # A tool may become a segment of an arm's path: never a way up.
-    if len(name) > MAX_TOOL or name in (".", ".."):
-        raise Refused(400, "bad_tool", "This is no name of a tool.")
-    return name
-
-
-def _arguments(raw: Raw | UnsetType) -> bytes:
-    text = _NO_ARGUMENTS if raw is UNSET else bytes(raw)
-    return _NO_ARGUMENTS if text == b"null" else _checked(text)
-
-
-def _checked(text: bytes) -> bytes:
-    """Raises ValueError if it is no UTF-8; what JSON passes over is not looked at so closely."""
-    if not text.isascii():
-        text.decode()
-    return text

@@ -47,7 +47,7 @@ _RETELL = Route(
     RouteId.RETELL,
     frozenset({Kind.EVENT, Kind.INBOUND, Kind.FUNCTION, Kind.TOOLS, Kind.MCP, Kind.ALERT}),
 )
-_MCP = Route(RouteId.MCP, frozenset({Kind.MCP}), ("POST",))
+_MCP = Route(RouteId.MCP, frozenset({Kind.MCP}), ("POST", "GET", "DELETE"))
 _FUNCTION = Route(RouteId.FUNCTION, frozenset({Kind.FUNCTION, Kind.ARGS}))
 _LLM = Route(RouteId.LLM, frozenset({Kind.LLM}))
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from msgspec import UNSET, Raw, Struct, UnsetType
+from msgspec import UNSET, Raw, Struct, UnsetType, field
 from msgspec.json import Decoder
 
 from proxy.core.partial import Partial
@@ -32,11 +32,22 @@ class InboundPart(Struct, gc=False):
     to_number: str | None = None
 
 
+class Meta(Struct, gc=False):
+    """What `_meta` must say of every request of the modern era of MCP."""
+
+    version: Raw | UnsetType = field(default=UNSET, name="io.modelcontextprotocol/protocolVersion")
+    capabilities: Raw | UnsetType = field(
+        default=UNSET, name="io.modelcontextprotocol/clientCapabilities"
+    )
+
+
 class Params(Struct, gc=False):
     """The `params` of a JSON-RPC message."""
 
     name: str | None = None
     arguments: Raw | UnsetType = UNSET
+    uri: str | None = None
+    meta: Meta | None = field(default=None, name="_meta")
 
 
 class Shape(Struct, gc=False):
@@ -59,6 +70,13 @@ class Shape(Struct, gc=False):
     call_id: str | None = None
 
 
+class AnswerShape(Struct, gc=False):
+    """The top level of a JSON-RPC answer."""
+
+    result: Raw | UnsetType = UNSET
+    error: Raw | UnsetType = UNSET
+
+
 class Said(Struct, gc=False):
     """What the top level of an answer says of its success."""
 
@@ -69,4 +87,5 @@ class Said(Struct, gc=False):
 
 
 read_shape = Partial(Shape).read
+read_answer = Partial(AnswerShape).read
 read_said = Decoder(Said).decode

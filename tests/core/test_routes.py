@@ -96,8 +96,8 @@ def test_f18_every_other_spelling_is_not_ours(path: str) -> None:
 @pytest.mark.parametrize(
     ("path", "method", "allow"),
     [
-        ("/mcp", "GET", "POST"),
-        ("/mcp/call_1f", "DELETE", "POST"),
+        ("/mcp", "PUT", "POST, GET, DELETE"),
+        ("/mcp/call_1f", "OPTIONS", "POST, GET, DELETE"),
         ("/api/mcp/retell/tools", "PUT", "POST"),
         ("/api/mcp/retell/health", "POST", "GET, HEAD"),
     ],
@@ -114,7 +114,13 @@ def test_a_path_says_which_methods_it_has(path: str, method: str, allow: str) ->
 
 @pytest.mark.parametrize(
     ("path", "method"),
-    [("/mcp", "POST"), ("/api/mcp/retell/health", "HEAD"), ("/retell/fn/a", "DELETE")],
+    [
+        ("/mcp", "POST"),
+        ("/mcp/call_1f", "GET"),
+        ("/mcp", "DELETE"),
+        ("/api/mcp/retell/health", "HEAD"),
+        ("/retell/fn/a", "DELETE"),
+    ],
 )
 def test_methods_of_use_pass(path: str, method: str) -> None:
     route = match(path)

@@ -93,8 +93,9 @@ class Answer(Message):
 
     @property
     def code(self) -> str:
-        """The code of a refusal."""
-        return str(self.json["error"]["code"])
+        """The code of a refusal, which an MCP caller finds in the data of its error."""
+        error = self.json["error"]
+        return str(error["data"]["code"] if "jsonrpc" in self.json else error["code"])
 
 
 class Peer:
