@@ -98,7 +98,7 @@ def test_a_rendered_message_is_one_event(message: dict[str, object]) -> None:
         (b"data: x\n\n", 9),
         (b"data: x\r\n\r\nda", 11),
         (b"data: x\r\rda", 9),
-        (b"a\n\nb\r\n\r\nc\n\nd", 12),
+        (b"a\n\nb\r\n\r\nc\n\nd", 11),
     ],
 )
 def test_whole_events_end_with_a_blank_line(data: bytes, end: int) -> None:
