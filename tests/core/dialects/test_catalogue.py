@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 from mcp.shared.inbound import validate_mcp_param_headers
 
-from proxy.core.dialects.catalogue import Listed, parse_page
+from proxy.core.dialects.catalogue import Catalogue, Listed, parse_page
+from proxy.core.model import Effect
 
 
 def page(*tools: Any, **more: Any) -> bytes:
@@ -44,6 +45,34 @@ def test_a_page_tells_of_each_tool_what_its_server_says() -> None:
 def test_only_a_plain_yes_makes_a_tool_read_only(hint: object) -> None:
     assert not listed(annotations={"readOnlyHint": hint}).read_only
     assert not listed(annotations=hint).read_only
+
+
+@pytest.mark.parametrize(
+    ("hints", "effect", "idempotent"),
+    [
+        ({"readOnlyHint": True}, Effect.READ, True),
+        ({"readOnlyHint": True, "idempotentHint": False}, Effect.READ, True),
+        ({"idempotentHint": True}, Effect.IDEMPOTENT, True),
+        ({"readOnlyHint": False, "idempotentHint": "yes"}, Effect.WRITE, False),
+        ({"destructiveHint": False}, Effect.WRITE, False),
+        ({}, Effect.WRITE, False),
+    ],
+)
+def test_hints_say_what_running_a_tool_twice_does_on_its_server(
+    hints: dict[str, Any], effect: Effect, idempotent: bool
+) -> None:
+    found = listed(annotations=hints)
+
+    assert (found.effect, found.idempotent) == (effect, idempotent)
+    assert Catalogue({"t": found}).effects == {"t": effect}
+
+
+def test_a_tool_nested_beyond_reading_is_left_out() -> None:
+    deep: dict[str, Any] = {}
+    for _ in range(300):
+        deep = {"properties": {"p": deep}}
+
+    assert [t.name for t in parse_page(page(tool(deep), {"name": "bare"})).tools] == ["bare"]
 
 
 def test_a_page_without_a_cursor_is_the_last() -> None:
