@@ -11,6 +11,8 @@ from aiohttp import web
 from structlog.typing import FilteringBoundLogger
 
 from proxy.adapters.access import AccessLog
+from proxy.adapters.catalogue_file import CatalogueFiles
+from proxy.adapters.catalogues import Catalogues
 from proxy.adapters.clock import LoopClock
 from proxy.adapters.lag import LagWatch
 from proxy.adapters.listener import Listener
@@ -25,7 +27,7 @@ from proxy.adapters.tasks import Tasks
 from proxy.adapters.upstream import HttpUpstream, Sweep
 from proxy.adapters.watch import Watcher
 from proxy.admin.api import admin_application, observe_application
-from proxy.arm_rules import probed
+from proxy.arm_rules import probed, sources
 from proxy.attempt import Attempts
 from proxy.cached import Cached
 from proxy.core.exchange import Exchange
@@ -94,6 +96,7 @@ class App:
             sweep=Sweep(clock),
             secret=settings.secret,
             load=self._load,
+            catalogue=lambda arm: self.catalogues.of(arm),
             own=new_id().encode(),
         )
         prepared = self.wiring.prepare(rules, self._health)
@@ -102,6 +105,9 @@ class App:
         self.sessions = Sessions(watch=self.watcher, new_id=new_id)
         self.state = StateDir.open(rules.state_dir)
         self._replays = ReplayFile(self.state, clock=clock, log=log)
+        self.catalogues = Catalogues(
+            clock=clock, log=log, tasks=self.tasks, files=CatalogueFiles(self.state, log)
+        )
         self._session_key = session_key(self.state, log, shared=bool(prepared.session_keys))
         self._settings = settings
         self.durable = self._outbox()
@@ -130,6 +136,7 @@ class App:
         closing.push_async_callback(self.tasks.aclose)
         closing.push_async_callback(self._close_upstreams)
         closing.push_async_callback(self.probes.aclose)
+        closing.push_async_callback(self.catalogues.aclose)
         admin = admin_application(self.operations, token=self._admin_token, audit=self._audit)
         self.admin_address = await self._serve_pages(admin, rules.admin.address)
         if rules.listen.observe is not None:
@@ -167,6 +174,7 @@ class App:
         cut = await self.listener.drain(grace)
         await self.durable.stop(max(0.0, ends - self.clock.now()))
         await self.probes.aclose()
+        await self.catalogues.aclose()
         await self._finish_writes(ends)
         self._replays.save(self.once.guard, self.once.events)
         await self.aclose()
@@ -204,6 +212,7 @@ class App:
         self.sessions.use((*prepared.session_keys, self._session_key))
         self.durable.use(rules)
         self.cached.use(line.tools, arms=same_answers(rules), call_ids=rules.split.call_id_query)
+        self.catalogues.use(sources(rules, line.arms.values()), line.tools)
         condition.loaded, condition.fault = loaded, None
         condition.taken_ms = self.clock.wall_ms()
         self.watcher.to, self.watcher.tools = line.to, line.tools.names
@@ -248,6 +257,7 @@ class App:
 
     def _breaker_changed(self, arm: str) -> None:
         self.probes.wake(arm)
+        self.catalogues.wake(arm)
         self.durable.breaker_changed(arm)
 
     def _health(self) -> Reply:
@@ -315,6 +325,7 @@ class App:
             handler=self.handler,
             listener=self.listener,
             probes=self.probes,
+            catalogues=self.catalogues,
             watcher=self.watcher,
             wiring=self.wiring,
             guard=self.once.guard,

@@ -13,6 +13,7 @@ from msgspec import structs
 from prometheus_client.exposition import choose_encoder
 
 from proxy import __version__
+from proxy.adapters.catalogues import Catalogues
 from proxy.adapters.clock import LoopClock
 from proxy.adapters.listener import Listener
 from proxy.adapters.logs import stamp
@@ -75,6 +76,7 @@ class SidecarOperations:
         wiring: Wiring,
         durable: Durable,
         guard: ReplayGuard | None = None,
+        catalogues: Catalogues | None = None,
     ) -> None:
         self.outbox = OutboxDesk(durable, clock)
         self._condition = condition
@@ -85,6 +87,7 @@ class SidecarOperations:
         self._watcher = watcher
         self._wiring = wiring
         self._guard = guard or ReplayGuard()
+        self._catalogues = catalogues
 
     def unready(self) -> list[str]:
         """Why traffic is not welcome.  Never because of the arms: rescue and last answer work."""
@@ -209,6 +212,7 @@ class SidecarOperations:
             "url": rules.url,
             "breaker": self._breaker(name),
             "health": self._health(result) if result else None,
+            "catalogue": self._catalogues.status(name) if self._catalogues else None,
             "live_calls": live,
             "busy": upstream.busy,
             "idle": upstream.idle,

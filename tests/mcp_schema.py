@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, cast
 
 import mcp_types
 from mcp_types import methods
@@ -19,7 +19,8 @@ def result_of(message: bytes, method: str, version: str, *, rpc_id: Any = 1) -> 
     assert answer.keys() == {"jsonrpc", "id", "result"}
     assert (answer["jsonrpc"], answer["id"]) == ("2.0", rpc_id)
     result: dict[str, Any] = answer["result"]
-    TypeAdapter(methods.SERVER_RESULTS[method, version]).validate_python(result, strict=True)
+    schema: TypeAdapter[Any] = TypeAdapter(cast(Any, methods.SERVER_RESULTS[method, version]))
+    schema.validate_python(result, strict=True)
     known = methods.serialize_server_result(method, version, result)
     assert result == known
     return result
