@@ -22,15 +22,16 @@ COMPILED = {
     """,
     "who may ask: every byte of a head, every credential": """
         proxy.core.addresses proxy.core.auth proxy.core.force proxy.core.guard proxy.core.head
-        proxy.core.hops proxy.core.limits proxy.core.routes proxy.core.shedding
-        proxy.core.signature proxy.core.tokens
+        proxy.core.hops proxy.core.limits proxy.core.origins proxy.core.routes
+        proxy.core.shedding proxy.core.signature proxy.core.tokens
     """,
     "what is asked, and which arm answers": """
         proxy.core.call_id proxy.core.dialects.headers proxy.core.dialects.members proxy.core.dotted
         proxy.core.entry proxy.core.exchange_headers proxy.core.history proxy.core.look
-        proxy.core.matchers proxy.core.mcp.session proxy.core.partial proxy.core.recognise
-        proxy.core.records proxy.core.session_split proxy.core.split proxy.core.splitter
-        proxy.core.targets proxy.core.tool_table proxy.core.when
+        proxy.core.matchers proxy.core.mcp.asked proxy.core.mcp.mirrored proxy.core.mcp.refusal
+        proxy.core.mcp.session proxy.core.partial proxy.core.recognise proxy.core.records
+        proxy.core.session_split proxy.core.split proxy.core.splitter proxy.core.targets
+        proxy.core.tool_call proxy.core.tool_table proxy.core.when
     """,
     "what has run, or is kept": """
         proxy.core.cache proxy.core.cache_key proxy.core.fingerprints proxy.core.replay

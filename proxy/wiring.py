@@ -31,6 +31,7 @@ from proxy.core.hops import INSTANCE
 from proxy.core.limits import Limit
 from proxy.core.mcp.face import Face
 from proxy.core.model import Kind, Reply
+from proxy.core.origins import Origins
 from proxy.core.rescue import coverable
 from proxy.core.retry_budget import RetryBudget
 from proxy.core.rules import Backend as BackendRules
@@ -286,6 +287,7 @@ class Wiring:
             max_lag=limits.max_lag,
             hops=limits.hops,
             force=Force(force.header.encode(), token) if force is not None else None,
+            origins=Origins(listen.origins),
             passthrough=rules.passthrough is not None,
             backend_paths=backend_paths(rules),
         )

@@ -6,10 +6,11 @@ from typing import Annotated
 
 from pydantic import Field
 
+from proxy.core.origins import LOOPBACK
 from proxy.core.rules.base import Section
 from proxy.core.rules.parse import Address
 from proxy.core.rules.secret import Secret
-from proxy.core.rules.values import AsTuple, Cidr, Duration, ListenAddress, Size
+from proxy.core.rules.values import AsTuple, Cidr, Duration, ListenAddress, PageOrigin, Size
 
 
 class Listen(Section):
@@ -23,6 +24,11 @@ class Listen(Section):
     )
     trusted_proxies: Annotated[tuple[Cidr, ...], AsTuple] = Field(
         (), description="Whose X-Forwarded-For is believed; CIDRs."
+    )
+    origins: Annotated[tuple[PageOrigin, ...], AsTuple] = Field(
+        (LOOPBACK,),
+        description="Web pages (their Origin) that may speak MCP here; loopback: those of this "
+        "machine, *: any.",
     )
     body_limit: Size = Field(10 * 2**20, description="Largest request body; above it 413.")
     expose_headers: bool = Field(

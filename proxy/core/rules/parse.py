@@ -10,6 +10,8 @@ from typing import Any, TypeAlias
 from urllib.parse import urlsplit
 
 from proxy.core.model import Kind
+from proxy.core.origins import ANY, LOOPBACK
+from proxy.core.origins import parse_origin as read_origin
 from proxy.core.suggest import did_you_mean
 
 Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -107,6 +109,18 @@ def _is_host(text: str) -> bool:
         return "%" not in text and ipaddress.IPv6Address(text) is not None
     except ValueError:
         return False
+
+
+def parse_origin(value: Any) -> str:
+    """`loopback`, `*` or an origin as browsers write it, put alike; raises ValueError."""
+    wanted = "an origin such as https://console.example, or loopback, or *"
+    text = _text(value, wanted)
+    if text in (ANY, LOOPBACK):
+        return text
+    origin = read_origin(text)
+    if origin is None:
+        raise ValueError(f"expected {wanted}: a scheme, a host, at most a port, and no path")
+    return str(origin)
 
 
 def parse_path(value: Any) -> str:

@@ -27,6 +27,7 @@ from proxy.core.rules.parse import (
     parse_kind,
     parse_name,
     parse_network,
+    parse_origin,
     parse_path,
     parse_url,
 )
@@ -114,6 +115,7 @@ Cidr = Annotated[
     _TEXT,
 ]
 Url = Annotated[str, Word("URL"), PlainValidator(parse_url), _TEXT]
+PageOrigin = Annotated[str, Word("origin"), PlainValidator(parse_origin), _TEXT]
 UrlPath = Annotated[str, Word("path"), PlainValidator(parse_path), _TEXT]
 HeaderName = Annotated[str, Word("header"), PlainValidator(parse_header), _TEXT]
 Name = Annotated[str, Word("name"), PlainValidator(parse_name), _TEXT]

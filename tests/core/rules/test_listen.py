@@ -2,6 +2,9 @@ from __future__ import annotations
 
 from ipaddress import ip_network
 
+import pytest
+from pydantic import ValidationError
+
 from proxy.core.rules import Address, Admin, Listen
 
 
@@ -10,6 +13,7 @@ def test_without_a_word_nobody_else_can_reach_us() -> None:
     assert Admin().address.loopback
     assert Listen().observe is None
     assert Listen().trusted_proxies == ()
+    assert Listen().origins == ("loopback",)
 
 
 def test_what_is_written_becomes_values() -> None:
@@ -20,6 +24,16 @@ def test_what_is_written_becomes_values() -> None:
     assert listen.address == Address("0.0.0.0", 80)
     assert listen.trusted_proxies == (ip_network("10.0.0.0/8"),)
     assert listen.body_limit == 1024
+
+
+def test_origins_are_put_alike_or_refused() -> None:
+    written = ["HTTPS://Console.Example:443", "http://[0:0::1]:3000", "loopback", "*"]
+    listen = Listen.model_validate({"origins": written})
+
+    assert listen.origins == ("https://console.example", "http://[::1]:3000", "loopback", "*")
+    for odd in ("console.example", "https://a.example/", "null", "", "*.example", 5, None):
+        with pytest.raises(ValidationError, match=r"https://console\.example"):
+            Listen.model_validate({"origins": [odd]})
 
 
 def test_the_defaults_bound_every_phase_of_a_connection() -> None:
