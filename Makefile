@@ -5,6 +5,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 DEMO_ARGS ?=
 BENCH_ARGS ?=
+BENCH_MCP_ARGS ?=
 PROOF_ARGS ?=
 CHAOS_ARGS ?=
 TEST_ARGS ?=
@@ -12,11 +13,11 @@ TEST_ARGS ?=
 # The compiled build lives apart from the tree: an extension beside a source would take its place.
 COMPILED := .cache/compiled
 # What runs in its interpreter, or in ours with its packages first; the docs show the tree.
-COMPILED_TESTS := tests/adapters tests/backends tests/core tests/functional tests/cli/test_serve.py \
+COMPILED_TESTS := tests/adapters tests/backends tests/core tests/functional tests/mcp tests/cli/test_serve.py \
   $(filter-out tests/test_docs.py tests/test_project.py,$(wildcard tests/test_*.py))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve redis test lint bench proof cycle chaos generate compiled test-compiled clean
+.PHONY: help demo serve redis clients test lint bench bench-mcp proof cycle chaos generate compiled test-compiled clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' Makefile
@@ -36,6 +37,10 @@ demo: $(STAMP) ## split live demo calls, break an arm, watch the rescue
 serve: $(STAMP) ## run the sidecar with rules/rules.yaml
 	@$(BIN)/callsplit serve
 
+# Other people's MCP clients, one environment each; without them their tests are skipped.
+clients: $(STAMP)
+	@$(BIN)/python tests/mcp/environments.py
+
 # Without it the tests of the outbox in a Redis are skipped, and say so.
 redis:
 	@command -v redis-server > /dev/null \
@@ -44,7 +49,7 @@ redis:
 	       && RUNLEVEL=1 apt-get install -y -q --no-install-recommends redis-server > $(VENV)/redis.log 2>&1; } \
 	  || echo "redis-server is missing, so its tests are skipped; as root: apt-get update && apt-get install redis-server" >&2
 
-test: $(STAMP) redis ## run every test
+test: $(STAMP) redis clients ## run every test
 	@$(BIN)/python -m pytest -n auto --dist loadfile $(TEST_ARGS)
 
 lint: $(STAMP) ## style, types, import contracts
@@ -52,6 +57,9 @@ lint: $(STAMP) ## style, types, import contracts
 
 bench: $(STAMP) ## CPU and latency side by side with Envoy, nginx and a naive proxy
 	@$(BIN)/python tests/bench/run_bench.py $(BENCH_ARGS)
+
+bench-mcp: $(STAMP) clients ## what an MCP call costs through callsplit; its bridge beside FastMCP's proxy
+	@$(BIN)/python tests/bench/run_bench_mcp.py $(BENCH_MCP_ARGS)
 
 proof: $(STAMP) ## a million requests, reloads under traffic, start time (JSON out)
 	@$(BIN)/python tests/bench/run_proof.py $(PROOF_ARGS)
@@ -86,7 +94,7 @@ $(COMPILED)/.built: $(STAMP) setup.py $(shell find proxy backends -name '*.py')
 	       echo "Compiling failed; the whole story is in $(COMPILED)/build.log" >&2; exit 1; }
 	@rm -rf $(COMPILED)/source && touch $@
 
-test-compiled: $(COMPILED)/.built redis ## run the tests on the compiled build
+test-compiled: $(COMPILED)/.built redis clients ## run the tests on the compiled build
 	@PYTHONSAFEPATH=1 SIDECAR_PYTHON=$(CURDIR)/$(COMPILED)/venv/bin/python \
 	  PYTHONPATH=$$($(COMPILED)/venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))'):$(CURDIR) \
 	  $(BIN)/python -m pytest -n auto --dist loadfile -o pythonpath= $(COMPILED_TESTS) $(TEST_ARGS)

@@ -1,6 +1,6 @@
 """Interpreters with other people's MCP: one environment for each major that callers may run.
 
-They are made once, below `.cache/clients`.  As a script it makes all of them, for `make test`;
+`mcp` 2.x is what our own interpreter has; the others are made once, below `.cache/clients`.  As a script it makes all of them, for `make test`;
 what cannot be had is told there, and the tests that need it are skipped with the same words.
 """
 
@@ -17,8 +17,11 @@ from pathlib import Path
 
 CACHE = Path(__file__).resolve().parents[2] / ".cache" / "clients"
 
-WANTED = {"mcp1": "mcp>=1.30,<2", "mcp2": "mcp>=2.3,<3", "fastmcp": "fastmcp>=4.1,<5"}
-"""What stands in each, by its name."""
+OURS = "mcp2"
+"""The environment that the tests themselves run in."""
+
+WANTED = {"mcp1": "mcp>=1.30,<2", "fastmcp": "fastmcp>=4.1,<5"}
+"""What stands in each of the others, by its name."""
 
 
 class Unavailable(Exception):
@@ -30,6 +33,8 @@ def interpreter(name: str) -> Path:
 
     Raises `Unavailable`.  Processes that ask at the same time wait for the one that makes it.
     """
+    if name == OURS:
+        return Path(sys.executable)
     home = CACHE / name
     python = home / "bin" / "python"
     with _alone(name):
