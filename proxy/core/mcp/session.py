@@ -35,7 +35,7 @@ _MAC: Final = 16
 _LONGEST: Final = 4096  # of a token: more is none of ours, and nothing is computed over it
 _DOMAIN: Final = b"callsplit mcp session\n"  # whatever else the key may be used for
 _LATEST: Final = VERSIONS[-1]
-_TO_URL, _TO_PLAIN = b"-_", b"+/"
+_FROM_URL: Final = bytes.maketrans(b"-_", b"+/")
 
 
 def mint(session: Session, credential: str, keys: Sequence[bytes]) -> bytes:
@@ -115,7 +115,7 @@ def _decoded(token: bytes) -> bytes:
     """The bytes behind a token; b"" if it is not what `mint` would write for them."""
     if len(token) > _LONGEST:
         return b""
-    plain = token.translate(bytes.maketrans(_TO_URL, _TO_PLAIN))
+    plain = token.translate(_FROM_URL)
     try:
         raw = b64decode(plain + b"=" * (-len(token) % 4), validate=True)
     except ValueError:
