@@ -1,7 +1,8 @@
 """Interpreters with other people's MCP: one environment for each major that callers may run.
 
-`mcp` 2.x is what our own interpreter has; the others are made once, below `.cache/clients`.  As a script it makes all of them, for `make test`;
-what cannot be had is told there, and the tests that need it are skipped with the same words.
+`mcp` 2.x is what our own interpreter has; the others are made once, below `.cache/clients`.  As a
+script it makes all of them, for `make test`; what cannot be had is told there, and the tests that
+need it are skipped with the same words.
 """
 
 from __future__ import annotations
