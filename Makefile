@@ -8,6 +8,7 @@ BENCH_ARGS ?=
 BENCH_MCP_ARGS ?=
 PROOF_ARGS ?=
 CHAOS_ARGS ?=
+CONFORMANCE_ARGS ?=
 TEST_ARGS ?=
 
 # The compiled build lives apart from the tree: an extension beside a source would take its place.
@@ -17,7 +18,7 @@ COMPILED_TESTS := tests/adapters tests/backends tests/core tests/functional test
   $(filter-out tests/test_docs.py tests/test_project.py,$(wildcard tests/test_*.py))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve redis clients test lint bench bench-mcp proof cycle chaos generate compiled test-compiled clean
+.PHONY: help demo serve redis clients test lint bench bench-mcp proof cycle chaos conformance generate compiled test-compiled clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' Makefile
@@ -69,6 +70,9 @@ cycle: $(STAMP) ## what callers notice of a breaker's cycle, beside Envoy (half 
 
 chaos: $(STAMP) ## ten minutes of kills, freezes and restarts; nothing may be lost or run twice
 	@$(BIN)/python tests/chaos/run_chaos.py $(CHAOS_ARGS)
+
+conformance: $(STAMP) ## the official MCP conformance suite, direct and through callsplit
+	@$(BIN)/python tests/mcp/run_conformance.py $(CONFORMANCE_ARGS)
 
 generate: $(STAMP) ## write the generated files anew (schema, table of the rules)
 	@$(BIN)/python -m proxy rules schema > rules/rules.schema.json

@@ -87,23 +87,18 @@ def lost(direct: Said, through: Said) -> list[str]:
     return [f"{check}: {through.reasons.get(check, 'it did not run')}" for check in both]
 
 
-def server(
-    tools: Tools, url: str, selectors: Sequence[str], folder: Path, *, timeout_ms: int = 30_000
-) -> Said:
+def server(tools: Tools, url: str, selectors: Sequence[str], folder: Path) -> Said:
     """Ask the server at `url`; `selectors` say which scenarios, as on the suite's command line."""
-    return _run(tools, ["server", "--url", url, "--timeout", str(timeout_ms), *selectors], folder)
+    return _run(tools, ["server", "--url", url, *selectors], folder)
 
 
-def client(
-    tools: Tools, command: str, selectors: Sequence[str], folder: Path, *, timeout_ms: int = 30_000
-) -> Said:
+def client(tools: Tools, command: str, selectors: Sequence[str], folder: Path) -> Said:
     """Play a server to `command`, which is called with its address as the last argument."""
-    asked = ["client", "--command", command, "--timeout", str(timeout_ms), *selectors]
-    return _run(tools, asked, folder)
+    return _run(tools, ["client", "--command", command, *selectors], folder)
 
 
 def _run(tools: Tools, asked: Sequence[str], folder: Path) -> Said:
-    """Raises `Broken` if nothing was found out."""
+    """Raises `Broken` if it did not come to results."""
     folder.mkdir(parents=True)
     command = [str(tools.node), str(tools.suite), *asked, "--output-dir", str(folder)]
     try:
@@ -112,9 +107,10 @@ def _run(tools: Tools, asked: Sequence[str], folder: Path) -> Said:
         raise Broken(f"the suite did not end: {' '.join(asked)}") from error
     (folder / "output.log").write_text(done.stdout + done.stderr)
     said = Said(done.returncode)
-    for results in sorted(folder.rglob("checks.json")):
-        scenario = STAMP.sub("", results.parent.name)
+    found = sorted(folder.rglob("checks.json"))
+    for results in found:
+        scenario = STAMP.sub("", results.parent.name).removeprefix(f"{asked[0]}-")
         said.add(scenario, json.loads(results.read_text()))
-    if not said.outcomes:
-        raise Broken(f"the suite found nothing out: {(done.stderr or done.stdout)[-500:]}")
+    if not found:
+        raise Broken(f"the suite wrote no results: {(done.stderr or done.stdout)[-500:]}")
     return said

@@ -93,14 +93,15 @@ def _get() -> None:
     print(f"Getting Node and the conformance suite into {CACHE} (once) ...", file=sys.stderr)
     for folder in ("node", "npm"):
         shutil.rmtree(CACHE / folder, ignore_errors=True)  # An older one, or half of one.
-    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    _run([*pip, "--target", str(CACHE / "node"), NODE])
+    _run([sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check",
+          "--retries=1", "--target", str(CACHE / "node"), NODE])  # fmt: skip
     (CACHE / "npm").mkdir()
     node = _tools().node
     npm = node.parent.parent / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
     wanted = [f"{name}@{version}" for name, version in PACKAGES.items()]
     _run([str(node), str(npm), "install", "--prefix", str(CACHE / "npm"), "--save-exact",
-          "--no-audit", "--no-fund", "--ignore-scripts", "--loglevel=error", *wanted])  # fmt: skip
+          "--no-audit", "--no-fund", "--ignore-scripts", "--fetch-retries=1",
+          "--loglevel=error", *wanted])  # fmt: skip
     (CACHE / "got").write_text(_wish())
 
 
