@@ -29,7 +29,7 @@ ENDED: Final = 16_384
 """Sessions of which is remembered that their callers ended them."""
 
 # Bound once: reading a member of an enumeration is slow in Python 3.11.
-_MCP, _MODERN, _END = Kind.MCP, Era.MODERN, Form.END
+_MCP, _MODERN, _END, _ANSWER = Kind.MCP, Era.MODERN, Form.END, Form.ANSWER
 _NOT_THERE: Final = frozenset({404, 405})  # to DELETE: the arm has no such session, or keeps none
 
 
@@ -171,8 +171,8 @@ def _begins(call: Call) -> bool:
 def _asked(call: Call) -> tuple[str, object] | None:
     """By what a request of a session can be confused with another; None: by nothing."""
     session, rpc_id = call.session, call.rpc_id
-    if session is None or rpc_id is None or not session.arm:
-        return None
+    if session is None or rpc_id is None or not session.arm or call.form is _ANSWER:
+        return None  # The ID of an answer is the server's, who counts on its own.
     try:
         return session.id, orjson.loads(rpc_id)  # "a" and "\u0061" are one ID, 1 and "1" are two.
     except ValueError:  # Half a surrogate pair, or 1e999.
@@ -180,5 +180,5 @@ def _asked(call: Call) -> tuple[str, object] | None:
 
 
 def _refused(call: Call, status: int, code: str, message: str) -> Refused:
-    rpc_id = call.rpc_id or b""
+    rpc_id = b"" if call.rpc_id is None or call.form is _ANSWER else call.rpc_id
     return Refused(status, code, message, rpc_code=INVALID_REQUEST, rpc_id=rpc_id)

@@ -118,6 +118,24 @@ def test_a_token_of_ours_tells_the_session_and_goes_no_further() -> None:
         (b"", WHO, NOW),
     ],
 )
+
+
+def test_a_callers_answer_has_the_servers_id() -> None:
+    """A tool may ask back while it runs: its question and the call may have one number."""
+    desk = Desk()
+    token = desk.opened()
+    asked, answer = message("tools/call", token), message(None, token, form=Form.ANSWER)
+    for call in (asked, answer):
+        desk.open(call)
+        desk.sessions.begin(call)
+    desk.sessions.finish(answer)
+
+    with pytest.raises(Refused, match="still under way"):
+        desk.sessions.begin(asked)
+    assert desk.refusal(message(None, b"gone", form=Form.ANSWER)).rpc_id == b""
+
+
+
 @pytest.mark.parametrize("form", [Form.REQUEST, Form.STREAM, Form.END])
 def test_what_is_no_live_session_of_this_caller_is_unknown(
     token: bytes, credential: str, wall_ms: int, form: Form
