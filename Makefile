@@ -18,7 +18,7 @@ COMPILED_TESTS := tests/adapters tests/backends tests/core tests/functional test
   $(filter-out tests/test_docs.py tests/test_project.py,$(wildcard tests/test_*.py))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve redis clients test lint bench bench-mcp proof cycle chaos conformance generate compiled test-compiled clean
+.PHONY: help demo serve redis clients suite test lint bench bench-mcp proof cycle chaos conformance generate compiled test-compiled clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' Makefile
@@ -42,6 +42,10 @@ serve: $(STAMP) ## run the sidecar with rules/rules.yaml
 clients: $(STAMP)
 	@$(BIN)/python tests/mcp/environments.py
 
+# Node and the official MCP conformance suite; without them its tests are skipped.
+suite: $(STAMP)
+	@$(BIN)/python -m tests.mcp.suite_tools
+
 # Without it the tests of the outbox in a Redis are skipped, and say so.
 redis:
 	@command -v redis-server > /dev/null \
@@ -50,7 +54,7 @@ redis:
 	       && RUNLEVEL=1 apt-get install -y -q --no-install-recommends redis-server > $(VENV)/redis.log 2>&1; } \
 	  || echo "redis-server is missing, so its tests are skipped; as root: apt-get update && apt-get install redis-server" >&2
 
-test: $(STAMP) redis clients ## run every test
+test: $(STAMP) redis clients suite ## run every test
 	@$(BIN)/python -m pytest -n auto --dist loadfile $(TEST_ARGS)
 
 lint: $(STAMP) ## style, types, import contracts
