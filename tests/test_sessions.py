@@ -118,6 +118,16 @@ def test_a_token_of_ours_tells_the_session_and_goes_no_further() -> None:
         (b"", WHO, NOW),
     ],
 )
+@pytest.mark.parametrize("form", [Form.REQUEST, Form.STREAM, Form.END])
+def test_what_is_no_live_session_of_this_caller_is_unknown(
+    token: bytes, credential: str, wall_ms: int, form: Form
+) -> None:
+    desk = Desk()
+    desk.open(message("ping", mint(MINE, WHO, [KEY])))  # Remembered, and no reason to be lax.
+    refused = desk.refusal(message("ping", token, form=form), credential, wall_ms)
+
+    assert (refused.status, refused.code, refused.rpc_id) == (404, "rpc_session_unknown", b"1")
+    assert desk.told == ["refused"]
 
 
 def test_a_callers_answer_has_the_servers_id() -> None:
@@ -133,19 +143,6 @@ def test_a_callers_answer_has_the_servers_id() -> None:
     with pytest.raises(Refused, match="still under way"):
         desk.sessions.begin(asked)
     assert desk.refusal(message(None, b"gone", form=Form.ANSWER)).rpc_id == b""
-
-
-
-@pytest.mark.parametrize("form", [Form.REQUEST, Form.STREAM, Form.END])
-def test_what_is_no_live_session_of_this_caller_is_unknown(
-    token: bytes, credential: str, wall_ms: int, form: Form
-) -> None:
-    desk = Desk()
-    desk.open(message("ping", mint(MINE, WHO, [KEY])))  # Remembered, and no reason to be lax.
-    refused = desk.refusal(message("ping", token, form=form), credential, wall_ms)
-
-    assert (refused.status, refused.code, refused.rpc_id) == (404, "rpc_session_unknown", b"1")
-    assert desk.told == ["refused"]
 
 
 def test_a_notification_of_an_unknown_session_is_refused_without_an_id() -> None:
