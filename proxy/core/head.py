@@ -139,7 +139,11 @@ def _forwarded(peer: str, secure: bool, host: bytes) -> tuple[tuple[bytes, bytes
 def drop(head: Head, name: bytes) -> None:
     """Forward no field of this name (in lower case), nor of its underscore twins."""
     if name in head.named or any(b"_" in lower for lower in head.named):
-        head.end_to_end = _without(head.end_to_end, frozenset({name}))
+        head.end_to_end = [
+            field
+            for field in head.end_to_end
+            if (lower := field[0].lower()) != name and lower.replace(b"_", b"-") != name
+        ]
 
 
 def _believe(head: Head, raw_headers: Sequence[tuple[bytes, bytes]], trusted: Networks) -> None:
