@@ -100,6 +100,14 @@ class Asked:
         self.progress: list[list[float]] = []
         self.answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
 
+    def fail(self, why: str) -> None:
+        self.answer.set_exception(RuntimeError(why))
+        self.answer.exception()  # Looked at, should nobody wait for it.
+
+    async def heard(self, steps: int) -> None:
+        """Return when so much progress has come."""
+        await until(lambda: len(self.progress) >= steps, f"{steps} steps")
+
     async def result(self) -> Any:
         """Raises `RuntimeError` with what the client's library said of a failure."""
         async with asyncio.timeout(DEADLINE):
@@ -125,15 +133,14 @@ class Client(Child):
         if "progress" in line:
             asked.progress.append(line["progress"])
         elif "error" in line:
-            asked.answer.set_exception(RuntimeError(line["error"]))
+            asked.fail(line["error"])
         else:
             asked.answer.set_result(line["ok"])
 
     def gone(self) -> None:
         for asked in self._asked.values():
             if not asked.answer.done():
-                asked.answer.set_exception(RuntimeError(f"the client ended: {self._tail()}"))
-                asked.answer.exception()  # Nobody need be waiting for it.
+                asked.fail(f"the client ended: {self._tail()}")
 
     def _tail(self) -> str:
         return "\n".join(self._log.read_text(errors="replace").splitlines()[-8:])
