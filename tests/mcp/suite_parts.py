@@ -100,17 +100,25 @@ def reference(tools: Tools, folder: Path, say: Say) -> Iterator[Row]:
 
 
 def outage(tools: Tools, folder: Path, say: Say) -> Iterator[Row]:
-    """The MCP server is killed once it has been seen alive; the webhook answers."""
-    with (
-        suite_rig.everything(folder) as server,
-        suite_rig.webhook(folder) as hook,
-        suite_rig.sidecar(folder / "sidecar", server.url, hook) as url,
-    ):
-        direct = [_basic(tools, server.url, version, folder / "direct", say) for version in BASIC]
-        server.kill()
-        for version, before in zip(BASIC, direct, strict=True):
-            through = _basic(tools, url, version, folder / "through", say)
-            yield _row("outage", ["basic", version], before, through)
+    """The MCP server is dead and the webhook answers: to who saw it alive, and to who did not."""
+    with suite_rig.everything(folder) as server, suite_rig.webhook(folder) as hook:
+        with suite_rig.sidecar(folder / "killed", server.url, hook) as url:
+            before = {
+                version: _basic(tools, server.url, version, folder / "direct", say)
+                for version in BASIC
+            }
+            server.kill()
+            yield from _against(before, tools, url, folder / "after it was killed", say)
+        with suite_rig.sidecar(folder / "never", server.url, hook) as url:
+            yield from _against(before, tools, url, folder / "never seen alive", say)
+
+
+def _against(
+    before: dict[str, Said], tools: Tools, url: str, folder: Path, say: Say
+) -> Iterator[Row]:
+    for version, direct in before.items():
+        through = _basic(tools, url, version, folder, say)
+        yield _row("outage", ["basic", f"{version},", folder.name], direct, through)
 
 
 def client(tools: Tools, folder: Path, say: Say) -> Iterator[Row]:
