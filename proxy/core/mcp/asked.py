@@ -45,12 +45,12 @@ def is_message(shape: Shape, body: bytes) -> bool:
         return False
     if answer.error is not UNSET:  # It may be about a request whose ID could not be read.
         return True
-    return answer.result is not UNSET and _id_of(shape) is not None
+    return answer.result is not UNSET and id_of(shape) is not None
 
 
 def no_message(shape: Shape | None = None) -> Refused:
     """The refusal of JSON that is no message; it repeats the ID, if that can be one."""
-    rpc_id = _id_of(shape) if shape is not None else None
+    rpc_id = id_of(shape) if shape is not None else None
     return refusal("rpc_bad_request", "The body is no JSON-RPC 2.0 message.", rpc_id=rpc_id)
 
 
@@ -59,7 +59,7 @@ def take_message(call: Call, shape: Shape) -> None:
     _take_era(call)
     if call.head.method != "POST":
         raise _no_method()
-    call.rpc_method, call.rpc_id = shape.method, _id_of(shape)
+    call.rpc_method, call.rpc_id = shape.method, id_of(shape)
     if shape.method is None:
         call.form = _ANSWER
     elif shape.id is UNSET:
@@ -95,15 +95,7 @@ def take_batch(call: Call) -> None:
         raise refusal("rpc_batch", "This version has no batches: one message per request.")
 
 
-def _take_era(call: Call) -> None:
-    call.kind, call.era = _MCP, era_of(call.head.named)
-
-
-def _no_method() -> Refused:
-    return refusal("method_not_allowed", "Messages come by POST.", status=405, allow="POST")
-
-
-def _id_of(shape: Shape) -> bytes | None:
+def id_of(shape: Shape) -> bytes | None:
     """The ID, as it was written; None if there is none that an answer could repeat."""
     raw = b"" if shape.id is UNSET else bytes(shape.id)
     if raw[:1] not in _ID_STARTS or len(raw) > MAX_RPC_ID:
@@ -113,6 +105,14 @@ def _id_of(shape: Shape) -> bytes | None:
     except UnicodeDecodeError:
         return None
     return raw
+
+
+def _take_era(call: Call) -> None:
+    call.kind, call.era = _MCP, era_of(call.head.named)
+
+
+def _no_method() -> Refused:
+    return refusal("method_not_allowed", "Messages come by POST.", status=405, allow="POST")
 
 
 def _check_modern(call: Call, params: Params | None) -> None:
