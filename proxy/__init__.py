@@ -12,6 +12,7 @@ upstream    the HTTP endpoint behind a backend
 exchange    one request through the proxy
 attempt     one try at one arm
 run         one execution of a write by an arm
+session     a legacy MCP caller's, known by a token of ours that names its arm
 decision    an arm and why
 verdict     how an attempt is judged
 permit      a breaker's leave for one attempt

@@ -19,10 +19,8 @@ def session_key(state: StateDir, log: FilteringBoundLogger, *, shared: bool) -> 
     One that cannot be kept serves this process alone: the next one knows none of its sessions.
     `shared`: the rules give a key too, so that this is nothing to worry about.
     """
-    lost = log.debug if shared else log.warning
     if not state.writable:
-        lost("session_key_in_memory_only", state_dir=str(state.path), why=state.why)
-        return secrets.token_bytes(KEY_BYTES)
+        return _unkept(state, log, state.why, shared=shared)
     try:
         known = state.read(FILE)
         if known is not None and len(known) == KEY_BYTES:
@@ -30,8 +28,13 @@ def session_key(state: StateDir, log: FilteringBoundLogger, *, shared: bool) -> 
         key = secrets.token_bytes(KEY_BYTES)
         state.replace(FILE, key)
     except OSError as error:
-        lost("session_key_in_memory_only", state_dir=str(state.path), why=error.strerror)
-        return secrets.token_bytes(KEY_BYTES)
+        return _unkept(state, log, error.strerror, shared=shared)
     if known is not None:
         log.error("session_key_broken", why=f"it has {len(known)} bytes, not {KEY_BYTES}")
     return key
+
+
+def _unkept(state: StateDir, log: FilteringBoundLogger, why: str | None, *, shared: bool) -> bytes:
+    if not shared:
+        log.warning("session_key_in_memory_only", state_dir=str(state.path), why=why)
+    return secrets.token_bytes(KEY_BYTES)
