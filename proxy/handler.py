@@ -15,6 +15,7 @@ from collections.abc import Callable
 from functools import partial
 
 from proxy.attempt import STATUS_ONLY, TIMED, Attempts, Plan
+from proxy.batch import answer_batch
 from proxy.cached import Cached, Fetch
 from proxy.core.dialects.kept import again, keep
 from proxy.core.dialects.last_answer import done_answer, language_of
@@ -25,6 +26,7 @@ from proxy.core.model import (
     Call,
     Decision,
     Effect,
+    Form,
     Kind,
     Ran,
     Reason,
@@ -50,7 +52,7 @@ from proxy.sessions import Sessions
 
 # Bound once: reading a member of an enumeration is slow in Python 3.11.
 _HEALTH, _LLM, _OTHER, _READ = RouteId.HEALTH, Kind.LLM, Kind.OTHER, Effect.READ
-_MCP = Kind.MCP
+_MCP, _BATCH = Kind.MCP, Form.BATCH
 
 IDEMPOTENCY_KEY = b"idempotency-key"  # draft-ietf-httpapi-idempotency-key-header
 
@@ -81,11 +83,11 @@ class Handler:
         self._new_id = new_id
         self._once = once
         self._cached = cached
-        self._sessions = sessions
         self._outbox = outbox
         self.lasting = Lasting()
+        self._start = start
         attempts = Attempts(clock=clock, watch=watch, start=start)
-        self._protocol = Protocol(attempts, watch=watch, start=start)
+        self._protocol = Protocol(attempts, sessions, clock=clock, watch=watch, start=start)
         self._hedging = Hedging(attempts, clock=clock, watch=watch, start=start)
         self._endings = Endings(self._hedging, clock=clock, watch=watch, start=start)
 
@@ -134,30 +136,14 @@ class Handler:
         line.edge.authorise(call, visit, self._clock.wall_ms())
         if call.kind is _LLM:
             raise Refused(501, "not_implemented", "Custom LLM sockets are not carried yet.")
-        if call.kind is _MCP:
-            return await self._converse(line, incoming, call, visit, x)
-        return await self._answer_call(line, incoming, call, visit, x)
-
-    async def _converse(
-        self, line: Line, incoming: Incoming, call: Call, visit: Visit, x: Exchange
-    ) -> Reply:
-        """A message of an MCP caller, in the caller's session if it has one."""
-        sessions = self._sessions
-        sessions.open(call, visit.credential, self._clock.wall_ms())
-        if call.tool is not None:
-            x.tool = call.tool = self.line.tools.known(call.tool)
-        sessions.begin(call)
-        streams = False
-        try:
-            reply = await self._answer_call(line, incoming, call, visit, x)
-            if not isinstance(reply.body, bytes):
-                reply.body = Settled(reply.body, lambda *_: sessions.finish(call))
-                streams = True
-        finally:
-            if not streams:
-                sessions.finish(call)
-        sessions.stamp(call, reply, x.decided, visit.credential, faced="face" in x.flags)
-        return reply
+        if call.kind is not _MCP:
+            return await self._answer_call(line, incoming, call, visit, x)
+        if call.form is _BATCH:
+            x.outcome = "ok"
+            x.flags.append("batch")
+            return await answer_batch(self.handle, incoming, body, start=self._start)
+        answer = partial(self._answer_call, line, incoming, call, visit, x)
+        return await self._protocol.converse(line, call, visit, answer, x)
 
     async def _answer_call(
         self, line: Line, incoming: Incoming, call: Call, visit: Visit, x: Exchange

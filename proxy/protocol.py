@@ -5,6 +5,8 @@ So a caller finds an MCP server whichever arm its call is on, and whichever of t
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+
 from proxy.attempt import Attempts, Plan, lasts
 from proxy.core.dialects.answers import EVENTS, rpc_reply
 from proxy.core.dialects.headers import media_type
@@ -13,10 +15,13 @@ from proxy.core.dialects.last_answer import RETRY_AFTER
 from proxy.core.exchange import Exchange
 from proxy.core.model import Call, Era, Form, Reply, Verdict
 from proxy.core.rescue import rescue_reason
+from proxy.edge import Visit
 from proxy.finale import Finale, as_events
 from proxy.hedged import Start
 from proxy.line import Line
-from proxy.ports import Watch
+from proxy.ports import Clock, Watch
+from proxy.relay import Settled
+from proxy.sessions import Sessions
 
 # Bound once: reading a member of an enumeration is slow in Python 3.11.
 _STREAM, _LEGACY = Form.STREAM, Era.LEGACY
@@ -25,10 +30,48 @@ _STREAM, _LEGACY = Form.STREAM, Era.LEGACY
 class Protocol:
     """Answers every MCP message but `tools/call`."""
 
-    def __init__(self, attempts: Attempts, *, watch: Watch, start: Start) -> None:
+    def __init__(
+        self,
+        attempts: Attempts,
+        sessions: Sessions,
+        *,
+        clock: Clock,
+        watch: Watch,
+        start: Start,
+    ) -> None:
         self._attempts = attempts
+        self._sessions = sessions
+        self._clock = clock
         self._watch = watch
         self._start = start
+
+    async def converse(
+        self,
+        line: Line,
+        call: Call,
+        visit: Visit,
+        answer: Callable[[], Awaitable[Reply]],
+        x: Exchange,
+    ) -> Reply:
+        """A message of an MCP caller, in the caller's session if it has one; raises `Refused`."""
+        sessions = self._sessions
+        sessions.open(call, visit.credential, self._clock.wall_ms())
+        if call.session is not None:
+            x.session = call.session.id
+        if call.tool is not None:
+            x.tool = call.tool = line.tools.known(call.tool)
+        sessions.begin(call)
+        streams = False
+        try:
+            reply = await answer()
+            if not isinstance(reply.body, bytes):
+                reply.body = Settled(reply.body, lambda *_: sessions.finish(call))
+                streams = True
+        finally:
+            if not streams:
+                sessions.finish(call)
+        sessions.stamp(call, reply, x.decided, visit.credential, faced="face" in x.flags)
+        return reply
 
     async def answer(self, line: Line, call: Call, plan: Plan, x: Exchange) -> Reply:
         """The arm's answer, or that of our face, which then is one of the exchange's flags."""
