@@ -5,10 +5,10 @@ Those made anew for every request are structs, whose making is C's work.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from msgspec import Raw, Struct, field
 
@@ -177,7 +177,8 @@ class Call(Struct, gc=False):
     None if missing or unusable.  `arguments` is the raw JSON of the tool's arguments, in valid
     UTF-8 (a strict decoder may still refuse 1e999 or a nesting of thousands);
     `rpc_id` the raw JSON of a JSON-RPC id (None for a notification), `rpc_method` its method.
-    `form` and `era` are an MCP request's, None for all others.
+    `form` and `era` are an MCP request's, None for all others; `promised` is the output schema of
+    its tool, if its caller has heard of one from the arm that is asked first.
     """
 
     kind: Kind
@@ -195,6 +196,8 @@ class Call(Struct, gc=False):
     form: Form | None = None
     era: Era | None = None
     session: Session | None = None  # of a legacy MCP caller
+    continues: bool = False  # it answers what a tool has asked meanwhile (MCP 2026-07-28, MRTR)
+    promised: Mapping[str, Any] | None = None  # whoever answers must keep to it
 
 
 class Outbound(Struct, gc=False):

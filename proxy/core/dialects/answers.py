@@ -14,6 +14,7 @@ from proxy.core.dialects import function, jsonrpc, schema, sse, tools
 from proxy.core.dialects.headers import for_new_answer
 from proxy.core.dialects.jsonrpc import ToolResult
 from proxy.core.model import Call, Counts, Era, Headers, Kind, Ran, Reply, Verdict
+from proxy.core.partial import mended
 from proxy.core.verdict import judge_reply
 
 JSON: bytes = b"application/json"
@@ -44,24 +45,52 @@ def to_mcp(
     declared schema it is whichever of them conforms, and if none does the answer is an error.
     """
     try:
-        text, valid = body.decode(), _is_json(body)
+        text, value = body.decode(), mended(body)
     except UnicodeDecodeError:
-        text, valid = body.decode("utf-8", "replace"), False
+        text, value = body.decode("utf-8", "replace"), b""
     text = text or f"The backend answered {status} without a body."
-    for structured in _candidates(text, body, valid):
+    value = value if _is_json(value) else b""
+    any_value = output_schema is not None and output_schema.get("type") != "object"
+    for structured in _candidates(text, value, any_value=any_value):
         if output_schema is None or _conforms(structured, output_schema):
             return ToolResult(text, structured, is_error)
     return ToolResult(text, is_error=True)
 
 
-def _candidates(text: str, body: bytes, valid: bool) -> Iterator[bytes]:
-    """The likeliest first; the next is made only if that does not do."""
-    is_object = valid and _start(body) == b"{"
-    if is_object:
-        yield body
-    yield b'{"result":%b}' % orjson.dumps(text)
-    if valid and not is_object:
-        yield b'{"result":%b}' % body
+def _candidates(text: str, value: bytes, *, any_value: bool) -> Iterator[bytes]:
+    """The likeliest first; the next is made only if that does not do.
+
+    `value` is the body if it is JSON, else empty.  Since 2026-07-28 it may be told as it is.
+    """
+    is_object = _start(value) == b"{"
+    if value and (is_object or any_value):
+        yield value
+    said = orjson.dumps(text)
+    if any_value and not value:
+        yield said
+    yield b'{"result":%b}' % said
+    if value and not is_object:
+        yield b'{"result":%b}' % value
+
+
+def as_result(
+    call: Call,
+    rpc_id: bytes,
+    status: int,
+    body: bytes,
+    output_schema: Mapping[str, Any] | None,
+    *,
+    is_error: bool,
+) -> bytes:
+    """Any HTTP answer as a message for an MCP caller, who was told of that schema.
+
+    `Call.promised` outranks it.  Before 2026-07-28 only objects can be declared.
+    """
+    era = call.era or jsonrpc.era_of(call.head.named)
+    told = call.promised if call.promised is not None else output_schema
+    if told is not None and era is Era.LEGACY and told.get("type") != "object":
+        told = None
+    return jsonrpc.render_result(rpc_id, era, to_mcp(status, body, told, is_error=is_error))
 
 
 def _conforms(structured: bytes, output_schema: Mapping[str, Any]) -> bool:
@@ -101,8 +130,7 @@ def as_rpc(
     if verdict.delivers:
         # Of the verdict, because a "no" in the body and one in the status sound alike here.
         said_no = verdict.label == "business_no"
-        result = to_mcp(reply.status, body, output_schema, is_error=said_no)
-        message = jsonrpc.render_result(rpc_id, jsonrpc.era_of(call.head.named), result)
+        message = as_result(call, rpc_id, reply.status, body, output_schema, is_error=said_no)
         return rpc_reply(call, message, headers=reply.headers, verdict=verdict)
     message = jsonrpc.render_error(rpc_id, jsonrpc.INTERNAL_ERROR, "The backend failed.")
     judged = verdict if 200 <= reply.status < 300 else None

@@ -202,6 +202,8 @@ def _in_era(result: bytes, era: Era) -> bytes:
     members = members_of(result)
     if era is Era.LEGACY:
         members.pop("resultType", None)
+        if bytes(members.get("structuredContent", b"{"))[:1] != b"{":
+            del members["structuredContent"]  # Then it could only be an object.
     else:
         members = {"resultType": Raw(b'"complete"'), **members}
     return document_of(members)
@@ -213,8 +215,9 @@ def _to_mcp(
     if call.rpc_id is None:
         return Reply(202, verdict=verdict)
     no = kept.business_no
-    result = answers.to_mcp(kept.status, kept.body, output_schema, is_error=no)
-    message = jsonrpc.render_result(call.rpc_id, jsonrpc.era_of(call.head.named), result)
+    message = answers.as_result(
+        call, call.rpc_id, kept.status, kept.body, output_schema, is_error=no
+    )
     return answers.rpc_reply(call, message, headers=list(kept.headers), verdict=verdict)
 
 

@@ -7,6 +7,7 @@ A part of JSON Schema 2020-12, in the direction that is safe: True is certain, F
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from operator import ge, gt, le, lt
 from typing import Any, TypeAlias
 
 Schema: TypeAlias = Mapping[str, Any]
@@ -121,6 +122,28 @@ def _any_of(value: Any, rule: Any, look: _Look) -> bool:
     return isinstance(rule, list) and any(look.at(option)(value) for option in rule)
 
 
+def _all_of(value: Any, rule: Any, look: _Look) -> bool:
+    return isinstance(rule, list) and all(look.at(option)(value) for option in rule)
+
+
+def _number(value: Any) -> Any:
+    return value if _is_number(value) else None
+
+
+def _size_of(kind: type[list[Any]] | type[str]) -> Callable[[Any], Any]:
+    return lambda value: len(value) if isinstance(value, kind) else None
+
+
+def _bound(fits: Callable[[Any, Any], bool], measure: Callable[[Any], Any]) -> _Rule:
+    """A limit; values of which there is nothing to `measure` (None) keep to it."""
+
+    def holds(value: Any, rule: Any, _: _Look) -> bool:
+        size = measure(value)
+        return size is None or (_is_number(rule) and fits(size, rule))
+
+    return holds
+
+
 def _ref(value: Any, rule: Any, look: _Look) -> bool:
     """A reference into `$defs` of the same document, the only kind that typed code writes."""
     group, _, name = str(rule).removeprefix("#/").partition("/")
@@ -133,10 +156,19 @@ def _ref(value: Any, rule: Any, look: _Look) -> bool:
 _RULES: Mapping[str, _Rule] = {
     "$ref": _ref,
     "additionalProperties": _additional,
+    "allOf": _all_of,
     "anyOf": _any_of,
     "const": lambda value, rule, _: _same(value, rule),
     "enum": _enum,
+    "exclusiveMaximum": _bound(lt, _number),
+    "exclusiveMinimum": _bound(gt, _number),
     "items": _items,
+    "maxItems": _bound(le, _size_of(list)),
+    "maxLength": _bound(le, _size_of(str)),
+    "maximum": _bound(le, _number),
+    "minItems": _bound(ge, _size_of(list)),
+    "minLength": _bound(ge, _size_of(str)),
+    "minimum": _bound(ge, _number),
     "properties": _properties,
     "required": _required,
     "type": _type,

@@ -7,7 +7,7 @@ the rest.  Tools themselves are run by the arms.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import orjson
 from msgspec import Raw
@@ -60,6 +60,7 @@ class Face:
         self._tools = tools
         self._arm = arm
         self._catalogue = catalogue
+        self._named = {tool.name: tool.names[arm] for tool in tools if arm in tool.names}
         self._listed: tuple[Catalogue | None, dict[Era, bytes]] = (None, {})
         self._methods: dict[tuple[Era, str | None], Callable[[Call], _Members]] = {
             (_LEGACY, "initialize"): self._initialize,
@@ -73,6 +74,17 @@ class Face:
     def knows(self, call: Call) -> bool:
         """Whether it has more to say to this request than that it cannot help."""
         return (_era(call), call.rpc_method) in self._methods
+
+    def promised(self, call: Call, arm: str) -> Mapping[str, Any] | None:
+        """The output schema that callers of `arm` know of a tool, as its server has listed it.
+
+        To be put into `Call.promised` where `arm` is asked first: whoever answers in its place.
+        """
+        known = self._catalogue() if arm == self._arm else None
+        if known is None or call.tool is None:
+            return None
+        listed = known.tools.get(self._named.get(call.tool, call.tool))
+        return listed.output_schema if listed is not None else None
 
     def answer(self, call: Call) -> Reply:
         """What a server that has tools, and nothing else, says to this message."""

@@ -119,6 +119,58 @@ def test_what_conforms_to_no_reading_of_a_schema_is_an_error_in_its_own_words(
 
 
 @pytest.mark.parametrize(
+    ("body", "schema", "structured"),
+    [
+        (b'["10:00"]', {"type": "array"}, ["10:00"]),
+        (b"7", {"type": "integer"}, 7),
+        (b"at ten", {"type": "string"}, "at ten"),
+        (b'"at ten"', {"type": "string"}, "at ten"),
+        (b'{"a":1}', {"required": ["a"]}, {"a": 1}),
+        (b"at ten", {"type": ["object", "null"]}, {"result": "at ten"}),
+    ],
+)
+def test_a_modern_caller_may_be_promised_any_value(
+    body: bytes, schema: Any, structured: Any
+) -> None:
+    _, message = as_rpc(mcp_call(), Reply(200, [], body), schema)
+
+    assert message["result"]["structuredContent"] == structured
+    assert not message["result"]["isError"]
+
+
+def test_a_legacy_caller_is_promised_objects_only() -> None:
+    """So it has not heard of any other schema, and needs to hear nothing that keeps to it."""
+    _, message = as_rpc(
+        mcp_call(version="2025-06-18"), Reply(200, [], b'["10:00"]'), {"type": "array"}
+    )
+
+    assert message["result"]["structuredContent"] == {"result": '["10:00"]'}
+    assert not message["result"]["isError"]
+
+
+def test_whoever_answers_keeps_to_what_the_caller_was_promised() -> None:
+    """A caller of the MCP arm knows its server's schema, and refuses other answers whole."""
+    call = mcp_call()
+    call.promised = RESULT_LIST
+
+    _, kept = as_rpc(call, Reply(200, [], b'["10:00"]'), ANY_OBJECT)
+    _, broken = as_rpc(call, Reply(200, [], b'{"slots":[]}'), ANY_OBJECT)
+
+    assert kept["result"]["structuredContent"] == {"result": ["10:00"]}
+    assert broken["result"]["isError"]
+    assert broken["result"]["content"][0]["text"] == '{"slots":[]}'
+
+
+def test_half_an_emoji_does_not_spoil_the_message() -> None:
+    """Strict readers refuse a whole message for a lone surrogate, and then nobody hears it."""
+    reply, _ = as_rpc(mcp_call(), Reply(200, [], b'{"say":"hi \\ud83d"}'))
+
+    assert isinstance(reply.body, bytes)
+    result = JSONRPCResponse.model_validate_json(reply.body).result
+    assert result["structuredContent"] == {"say": "hi \ufffd"}
+
+
+@pytest.mark.parametrize(
     ("status", "body", "is_error"),
     [
         (200, b'{"success":false,"message":"no"}', True),

@@ -86,6 +86,16 @@ def test_any_bytes_come_back_as_they_were(body: bytes, status: int) -> None:
     assert (reply.status, reply.body) == (status, body)
 
 
+def test_a_legacy_caller_hears_no_structure_that_is_no_object() -> None:
+    """Before 2026-07-28 there was none, and a strict client would refuse the whole answer."""
+    kept = kept_rpc('{"resultType":"complete","structuredContent":["10:00"],' + TEXT + "}")
+
+    legacy = result_in(again(mcp_call(version=LEGACY), kept), 7)
+
+    assert legacy == json.loads(SAID)
+    assert result_in(again(mcp_call(), kept), 7)["structuredContent"] == ["10:00"]
+
+
 def test_every_answer_has_headers_of_its_own() -> None:
     """What one caller is told besides must not show in the next one's answer."""
     kept = kept_of(call_of(Kind.FUNCTION), Reply(200, [JSON], SLOTS))

@@ -197,6 +197,24 @@ def test_an_output_schema_is_told_where_the_era_can_hold_it() -> None:
     assert "outputSchema" not in legacy["tools"][0]
 
 
+def test_what_a_server_promised_its_callers_is_known_by_the_rules_names() -> None:
+    schema = {"type": "object"}
+    listed = {"name": "checkSlots", "outputSchema": schema}
+    ours = face(tool("slots", names={"mcp": "checkSlots"}), known=catalogue(listed, TOOLS[0]))
+
+    def promised(name: str | None, arm: str = "mcp") -> Any:
+        asked = call(MODERN, "tools/call")
+        asked.tool = name
+        return ours.promised(asked, arm)
+
+    assert promised("slots") == schema
+    assert promised("book") is None
+    assert promised("never_listed") is None
+    assert promised(None) is None
+    assert promised("slots", "webhook") is None
+    assert face().promised(call(MODERN, "tools/call"), "mcp") is None
+
+
 # The rest of the protocol.
 
 
