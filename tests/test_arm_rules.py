@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from proxy.arm_rules import body_verdicts, breaker_config, breaker_tools, probed
+from backends.base import Send
+from proxy.arm_rules import body_verdicts, breaker_config, breaker_tools, probed, sources
 from proxy.core.arm_breaker import ArmBreaker
 from proxy.core.breaker_values import BreakerConfig
 from proxy.core.health import HealthConfig
@@ -108,3 +110,22 @@ def test_a_probe_of_the_handlers_own_is_left_to_the_handler() -> None:
     asking = probed(ruled(health={"probe": "tools/list"}), arm(), lambda: True).asking
 
     assert (asking.path, asking.call) == ("", None)
+
+
+class Listing(Forwarding):
+    """A backend whose server can be asked what it lists."""
+
+    async def refresh(self, send: Send) -> None: ...
+
+
+def test_only_who_speaks_mcp_is_asked_what_it_lists() -> None:
+    told = ruled(catalogue_every="5s")
+    backend = Listing(TOOL_KINDS)
+    speaks = Arm("mcp", backend, Network(), ArmBreaker(BreakerConfig()), 2.0, speaks_mcp=True)
+    dumb = Arm("webhook", backend, Network(), ArmBreaker(BreakerConfig()), 2.0)
+    silent = replace(speaks, backend=Forwarding(TOOL_KINDS))
+
+    (found,) = sources(told, [speaks, dumb, silent])
+
+    assert (found.arm, found.refresh, found.every) == (speaks, backend.refresh, 5.0)
+    assert found.url == told.backends["mcp"].url

@@ -4,6 +4,7 @@ import io
 from collections.abc import Callable
 from pathlib import Path
 
+import orjson
 import pytest
 
 from backends.mcp import McpBackend
@@ -14,10 +15,12 @@ from proxy.adapters.rules_file import parse_rules
 from proxy.adapters.upstream import Sweep
 from proxy.adapters.watch import Watcher
 from proxy.core.breaker_values import State
-from proxy.core.model import Kind, Reply
+from proxy.core.dialects.catalogue import Catalogue, Listed
+from proxy.core.model import Call, Head, Kind, Reply
 from proxy.core.rules import Rules, SecretRef
 from proxy.errors import RulesError, SettingsError
-from proxy.wiring import Wiring, backend_paths, limit, tool_config
+from proxy.line import Line
+from proxy.wiring import Known, Wiring, backend_paths, limit, speaking, tool_config
 
 PLAIN = """
 version: 1
@@ -38,7 +41,7 @@ def health() -> Reply:
 
 @pytest.fixture
 async def make() -> Callable[..., Wiring]:
-    def wiring(**secrets: bytes) -> Wiring:
+    def wiring(*, catalogue: Known = lambda _: None, **secrets: bytes) -> Wiring:
         clock = LoopClock()
         log = configure(clock.wall_ms, stream=io.StringIO())
         watch = Watcher(Metrics("n"), log, now=clock.now, access=None, to="mcp")
@@ -49,7 +52,8 @@ async def make() -> Callable[..., Wiring]:
                 raise SettingsError(f"{ref.ref} is not set")
             return found
 
-        return Wiring(clock=clock, watch=watch, sweep=Sweep(clock), secret=secret)
+        sweep = Sweep(clock)
+        return Wiring(clock=clock, watch=watch, sweep=sweep, secret=secret, catalogue=catalogue)
 
     return wiring
 
@@ -289,3 +293,63 @@ async def test_a_session_key_that_could_be_found_by_trying_is_refused(
     [fault] = refused.value.faults
     assert fault.message == "listen.session_keys: a key is shorter than 16 bytes"
     assert "openssl rand -hex 32" in fault.hint
+
+
+SPEAKING = """
+version: 1
+backends:
+  mcp: {handler: mcp, url: "http://127.0.0.1:1/mcp", catalogue_every: 5s}
+  webhook: {handler: webhook, url: "http://127.0.0.1:1/hook"}
+tools:
+  slots: {description: Slots., names: {mcp: checkSlots, webhook: slots_v2}}
+"""
+
+
+def listed(line: Line) -> list[str]:
+    """What an MCP caller finds at the face."""
+    head = Head("POST", "/mcp", "", {}, [], b"h", "127.0.0.1")
+    asked = Call(Kind.MCP, head, b"{}", rpc_id=b"1", rpc_method="tools/list")
+    body = line.face.answer(asked).body
+    assert isinstance(body, bytes)
+    return [tool["name"] for tool in orjson.loads(body)["result"]["tools"]]
+
+
+async def test_mcp_callers_find_the_names_of_the_arm_that_speaks_mcp(
+    make: Callable[..., Wiring],
+) -> None:
+    line = make().prepare(rules(SPEAKING), health).line
+
+    assert listed(line) == ["checkSlots"]
+    assert line.tools.known("checkSlots") == "slots"
+    assert line.tools.known("slots_v2") == "slots_v2"
+
+
+async def test_where_no_arm_speaks_mcp_tools_have_the_names_of_the_rules(
+    make: Callable[..., Wiring],
+) -> None:
+    line = make().prepare(rules(SPEAKING.replace("handler: mcp", "handler: demo")), health).line
+
+    assert listed(line) == ["slots"]
+    assert line.tools.known("checkSlots") == "checkSlots"
+
+
+async def test_what_the_server_lists_is_asked_for_whenever_it_is_needed(
+    make: Callable[..., Wiring],
+) -> None:
+    known: dict[str, Catalogue] = {}
+    wiring = make(catalogue=known.get)
+    line = wiring.prepare(rules(SPEAKING), health).line
+    before = listed(line)
+
+    known["mcp"] = Catalogue({"greet": Listed("greet", raw=b'{"name":"greet"}')})
+
+    assert before == ["checkSlots"]
+    assert listed(line) == ["greet", "checkSlots"]
+
+
+async def test_the_arms_of_the_split_come_first(make: Callable[..., Wiring]) -> None:
+    text = SPEAKING.replace("  webhook:", "  a: {handler: mcp, url: http://h/}\n  webhook:")
+    loaded = rules(text)
+    line = make().prepare(loaded, health).line
+
+    assert speaking(loaded, line.arms) == ["mcp", "a"]
