@@ -18,7 +18,8 @@ from setuptools import Extension, setup
 COMPILED = {
     "the path itself, run once per request": """
         proxy.handler proxy.hedging proxy.attempt proxy.once proxy.flights proxy.cached proxy.line
-        proxy.relay proxy.edge proxy.sessions
+        proxy.relay proxy.edge proxy.sessions proxy.endings proxy.finale proxy.lasting
+        proxy.passing proxy.protocol
     """,
     "who may ask: every byte of a head, every credential": """
         proxy.core.addresses proxy.core.auth proxy.core.force proxy.core.guard proxy.core.head

@@ -245,8 +245,12 @@ class Handler:
         decision = self._decide(line, call, visit, wall_ms)
         x.decided, x.decided_by = decision.arm, decision.reason
         plan = self._plan(line, call, decision, x, wall_ms)
-        if call.form is not None and call.rpc_method != "tools/call":
-            return await self._protocol.answer(line, call, plan, x)
+        if call.form is not None:
+            if call.rpc_method != "tools/call":
+                return await self._protocol.answer(line, call, plan, x)
+            if call.continues and not plan.arm.speaks_mcp:
+                return self._endings.last_answer(line, call, x, Ran.NO)
+            call.promised = line.face.promised(call, plan.arm.name)
         if ticket is not None:
             self._bind(plan, ticket, partial(self._leave, line, incoming, call, x, ticket))
         if call.kind in STATUS_ONLY and self._outbox.has_queue(call.id):
@@ -352,6 +356,8 @@ class Handler:
             if kind not in arm.backend.kinds:
                 raise Refused(501, "kind_not_taken", "No backend takes this kind of request.")
         other, terms = line.rescuer(arm.name, kind, wall_ms), line.tools.terms(call)
+        if call.continues:  # Only who asked can make anything of it.
+            other = None
         # Retell's patience with an event began with its first byte; a tool's body may be late.
         began = x.started if kind in TIMED else self._clock.now()
         budget_ends, headers = began + terms.budget, headers_for_arms(call, x)

@@ -92,3 +92,25 @@ async def test_a_rescue_that_streams_too_and_breaks_off_has_a_last_word() -> Non
 
     assert b'"isError":true' in events
     assert len(broken.seen) == 1
+
+
+async def continued(percent: float) -> Place:
+    place = Place()
+    place.world = world(Server(DIED), webhook=Network((200, FROM_WEBHOOK)), percent=percent)
+    more = call("slots")
+    more["params"] |= {"requestState": "s", "inputResponses": {}}
+    headers = ((b"x-call-id", b"call_7"),)
+    body = orjson.dumps(more)
+    await place.world.handler.handle(FakeIncoming(target="/mcp", headers=headers, body=body))
+    return place
+
+
+@pytest.mark.parametrize(("percent", "asked"), [(100.0, 1), (0.0, 0)])
+async def test_what_a_tool_has_asked_is_answered_to_its_own_arm_alone(
+    percent: float, asked: int
+) -> None:
+    """The other arm knows nothing of the question."""
+    place = await continued(percent)
+
+    assert place.world.deliveries == (asked, 0)
+    assert place.world.exchange.outcome == "last_answer"

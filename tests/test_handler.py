@@ -146,7 +146,7 @@ async def test_custom_llm_sockets_are_not_carried_yet() -> None:
 
 async def test_a_refusal_is_json_with_a_request_id_and_reaches_nobody() -> None:
     world = World()
-    reply = await world.ask(b"{", target="/mcp")
+    reply = await world.ask(b"{", target="/api/mcp/retell/tools")
 
     assert reply.status == 400
     assert said(reply)["error"]["request_id"] == "0" * 31 + "1"

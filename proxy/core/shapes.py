@@ -48,6 +48,8 @@ class Params(Struct, gc=False):
     arguments: Raw | UnsetType = UNSET
     uri: str | None = None
     meta: Meta | None = field(default=None, name="_meta")
+    input_responses: Raw | UnsetType = field(default=UNSET, name="inputResponses")
+    request_state: Raw | UnsetType = field(default=UNSET, name="requestState")
 
 
 class Shape(Struct, gc=False):

@@ -41,8 +41,7 @@ def is_message(shape: Shape, body: bytes) -> bool:
     if shape.method:
         return True
     answer, _ = read_answer(body)
-    if answer is None:
-        return False
+    assert answer is not None
     if answer.error is not UNSET:  # It may be about a request whose ID could not be read.
         return True
     return answer.result is not UNSET and id_of(shape) is not None
@@ -87,8 +86,6 @@ def take_stream(call: Call) -> None:
 def take_batch(call: Call) -> None:
     """Make `call` that of a batch, still unread; raises `Refused` in versions that have none."""
     _take_era(call)
-    if call.head.method != "POST":
-        raise _no_method()
     call.form = Form.BATCH
     check_version(call)
     if call.head.named.get(VERSION) not in _BATCH_VERSIONS:
@@ -134,3 +131,4 @@ def _take_tool(call: Call, params: Params | None) -> None:
         fault, rpc_id = "This is no name of a tool.", call.rpc_id
         raise refusal("bad_tool", fault, rpc_id=rpc_id, rpc_code=INVALID_PARAMS, status=status)
     call.tool, call.arguments = name or None, arguments_of(params.arguments)
+    call.continues = params.input_responses is not UNSET or params.request_state is not UNSET
