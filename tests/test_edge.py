@@ -1,3 +1,4 @@
+import contextlib
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -12,6 +13,7 @@ from proxy.core.call_id import CallIds
 from proxy.core.force import Force
 from proxy.core.limits import Limit
 from proxy.core.model import Call, Kind
+from proxy.core.origins import Origins
 from proxy.core.recognise import recognise
 from proxy.core.requirement import Requirement
 from proxy.core.signature import sign
@@ -287,6 +289,72 @@ async def test_the_list_is_asked_for_the_client_not_for_who_says_so(
         assert (await gate.pass_through(asked)).head.peer == "198.51.100.7"
     else:
         assert (await gate.refusal(asked)).status == status
+
+
+# --- from which page ---------------------------------------------------------------------------
+
+EVIL = (b"Origin", b"https://evil.example")
+
+
+@pytest.mark.parametrize(
+    ("method", "target", "body", "read"),
+    [
+        ("POST", "/mcp", RPC, False),
+        ("POST", "/mcp/call_0001", RPC, False),
+        ("GET", "/mcp", b"", False),
+        ("DELETE", "/mcp/call_0001", b"", False),
+        ("POST", "/retell", RPC, True),
+        ("POST", "/api/mcp/retell/tools", RPC, True),
+    ],
+)
+@pytest.mark.parametrize(
+    "origin", [[EVIL], [(b"Origin", b"null")], [(b"Origin", b"http://localhost")] * 2]
+)
+async def test_mcp_is_not_spoken_to_any_web_page(
+    method: str, target: str, body: bytes, read: bool, origin: list[tuple[bytes, bytes]]
+) -> None:
+    gate, asked = Gate(), FakeIncoming(method, target, [bearer(), *origin], body)
+
+    refused = await gate.refusal(asked)
+
+    assert (refused.status, refused.code, refused.rpc_code) == (403, "origin_not_allowed", -32600)
+    assert refused.rpc_id == (b"1" if read else b"")
+    assert (asked.asked is not None) is read
+
+
+@pytest.mark.parametrize(
+    ("origins", "origin", "passes"),
+    [
+        (["loopback"], b"http://localhost:3000", True),
+        (["https://console.example"], b"https://console.example", True),
+        (["https://console.example"], b"http://localhost:3000", False),
+        (["*"], b"https://evil.example", True),
+        ([], b"http://localhost", False),
+    ],
+)
+async def test_the_rules_say_whose_pages_may_ask(
+    origins: list[str], origin: bytes, passes: bool
+) -> None:
+    gate = Gate(EdgeRules(policy(), origins=Origins(origins)))
+    asked = FakeIncoming("POST", "/mcp", [bearer(), (b"Origin", origin)], RPC)
+
+    assert (await gate.admitted(asked, 1) if passes else (await gate.refusal(asked)).status) == (
+        1 if passes else 403
+    )
+
+
+@pytest.mark.parametrize(
+    ("target", "body", "proof"),
+    [
+        ("/retell", EVENT, signed(EVENT)),
+        ("/retell", FUNCTION, signed(FUNCTION)),
+        ("/api/mcp/retell/tools", b'{"tool":"t"}', bearer()),
+    ],
+)
+async def test_only_mcp_asks_for_an_origin(
+    target: str, body: bytes, proof: tuple[bytes, bytes]
+) -> None:
+    await Gate().pass_through(FakeIncoming("POST", target, [proof, EVIL], body))
 
 
 # --- which requests ----------------------------------------------------------------------------
@@ -707,6 +775,63 @@ def test_a_refusal_is_short_json_with_a_request_id() -> None:
         "error": {"code": "bad_header", "message": "A header is bad.", "request_id": "req-7"}
     }
     assert not reply.close
+
+
+BIG = b"x" * 101
+
+
+@pytest.mark.parametrize(
+    ("asked", "rules", "status", "code", "rpc_id"),
+    [
+        (FakeIncoming("POST", "/mcp", [], RPC), {}, 401, -32600, None),
+        (FakeIncoming("POST", "/mcp/a?x=1", [], RPC), {}, 401, -32600, None),
+        (FakeIncoming("POST", "/mcp/", [bearer()], RPC), {}, 404, -32600, None),
+        (FakeIncoming("PUT", "/mcp", [bearer()], RPC), {}, 405, -32600, None),
+        (FakeIncoming("POST", "/mcp", [bearer()], BIG), {}, 413, -32600, None),
+        (FakeIncoming("POST", "/mcp", [bearer()], BIG, chunked=True), {}, 413, -32600, None),
+        (FakeIncoming("POST", "/mcp", [bearer()], RPC), {"allow": OFFICE}, 403, -32600, None),
+        (FakeIncoming("POST", "/mcp", [bearer()], b"{"), {}, 400, -32700, None),
+        (FakeIncoming("POST", "/mcp", [bearer()], RPC), {"in_flight": 10}, 503, -32603, 1),
+        (
+            FakeIncoming("POST", "/mcp", [bearer()], RPC),
+            {"tool_limit": Limit(1, 1)},
+            429,
+            -32600,
+            1,
+        ),
+        (FakeIncoming("POST", "/mcp", [], RPC), {"address_limit": Limit(1, 1)}, 429, -32600, None),
+        (FakeIncoming("POST", "/retell", [signed(RPC)], RPC), {}, 401, -32600, 1),
+        (FakeIncoming("POST", "/api/mcp/retell/tools", [bearer()], b"{"), {}, 400, None, None),
+        (FakeIncoming("POST", "/retell", [bearer()], EVENT), {}, 401, None, None),
+        (FakeIncoming("POST", "/retell", [], RPC), {}, 401, None, None),
+    ],
+)
+async def test_a_refusal_of_mcp_is_a_json_rpc_error_with_what_is_known_of_its_id(
+    asked: FakeIncoming, rules: dict[str, Any], status: int, code: int | None, rpc_id: int | None
+) -> None:
+    gate = Gate(EdgeRules(policy(), **{"body_limit": 100, **rules}))
+    gate.inflight = 11
+    if "address_limit" in rules or "tool_limit" in rules:
+        with contextlib.suppress(Refused):
+            await gate.pass_through(asked)
+    refused = await gate.refusal(asked)
+    reply = gate.edge.refuse(refused, "req-7")
+
+    assert reply.status == status
+    assert isinstance(reply.body, bytes)
+    told = json.loads(reply.body)
+    if code is None:
+        assert told["error"]["code"] == refused.code
+        return
+    assert told == {
+        "jsonrpc": "2.0",
+        **({} if rpc_id is None else {"id": rpc_id}),
+        "error": {
+            "code": code,
+            "message": refused.message,
+            "data": {"code": refused.code, "request_id": "req-7"},
+        },
+    }
 
 
 @pytest.mark.parametrize(

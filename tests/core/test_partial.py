@@ -7,7 +7,7 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from msgspec import UNSET, Raw, Struct, UnsetType
+from msgspec import UNSET, Raw, Struct, UnsetType, field
 
 from proxy.core.partial import Partial, mended
 
@@ -15,6 +15,11 @@ from proxy.core.partial import Partial, mended
 class Inner(Struct):
     name: str | None = None
     raw: Raw | UnsetType = UNSET
+
+
+class Renamed(Struct):
+    text: str | None = field(default=None, name="a/b")
+    number: int | None = None
 
 
 class Outer(Struct):
@@ -54,6 +59,14 @@ def test_a_field_of_another_type_is_absent_and_spoils_nothing(odd: bytes) -> Non
     assert outer.inner.name is None
     assert outer.inner.raw is not UNSET
     assert bytes(outer.inner.raw) == b"1"
+
+
+@pytest.mark.parametrize("number", [b"1", b"[]"])
+def test_a_field_may_have_another_name_in_json(number: bytes) -> None:
+    found, _ = Partial(Renamed).read(b'{"text":"no","a/b":"yes","number":' + number + b"}")
+
+    assert found is not None
+    assert found.text == "yes"
 
 
 @pytest.mark.parametrize("odd", [b"1", b"[]", b'"x"', b"null", b"true"])

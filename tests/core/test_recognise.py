@@ -326,6 +326,7 @@ def test_json_rpc_in_no_utf_8_is_malformed_wherever_that_is(place: str) -> None:
         ("/retell", "text"),
         ("/api/mcp/retell/tools", FUNCTION),
         ("/api/mcp/retell/tools", EVENT),
+        ("/api/mcp/retell/tools", 5),
         ("/api/mcp/retell/tools", {"arguments": {}}),
         ("/retell/fn/book", [1]),
         ("/retell/fn/book", 5),
