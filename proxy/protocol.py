@@ -60,15 +60,14 @@ class Protocol:
             x.session = call.session.id
         if call.tool is not None:
             x.tool = call.tool = line.tools.known(call.tool)
-        sessions.begin(call)
-        streams = False
+        under_way = sessions.begin(call, guarded=line.tools.terms(call).replay_for is not None)
         try:
             reply = await answer()
-            if not isinstance(reply.body, bytes):
+            if under_way and not isinstance(reply.body, bytes):
                 reply.body = Settled(reply.body, lambda *_: sessions.finish(call))
-                streams = True
+                under_way = False
         finally:
-            if not streams:
+            if under_way:
                 sessions.finish(call)
         sessions.stamp(call, reply, x.decided, visit.credential, faced="face" in x.flags)
         return reply

@@ -45,7 +45,7 @@ class Sessions:
         self._keys: tuple[bytes, ...] = ()
         self._known: OrderedDict[tuple[bytes, str], Session] = OrderedDict()
         self._ended: OrderedDict[str, None] = OrderedDict()
-        self._asked: set[tuple[str, object]] = set()
+        self._asked: dict[tuple[str, object], bytes] = {}  # and with which body
 
     def use(self, keys: Sequence[bytes]) -> None:
         """Sign with the first of these, and take what any of them has signed."""
@@ -81,25 +81,30 @@ class Sessions:
             )
         call.session = session
 
-    def begin(self, call: Call) -> None:
-        """Note that a request of a session is under way: each `begin` wants its `finish`.
+    def begin(self, call: Call, *, guarded: bool = False) -> bool:
+        """Note that a request of a session is under way; True: `finish` must follow.
 
-        Raises `Refused` 400 (then without `finish`) if one of the same ID is: the spec forbids it,
-        and servers would leave one of them without an answer for ever.
+        Raises `Refused` 400 if one of the same ID is: the spec forbids it, and servers would leave
+        one of them without an answer for ever.  The same request again is let through where it is
+        `guarded`, for then it goes no further than to the guard.
         """
         asked = _asked(call)
         if asked is None:
-            return
-        if asked in self._asked:
+            return False
+        body = self._asked.get(asked)
+        if body is None:
+            self._asked[asked] = call.body
+            return True
+        if not guarded or body != call.body:
             message = "A request with this id is still under way in this session."
             raise _refused(call, 400, "rpc_id_in_use", message)
-        self._asked.add(asked)
+        return False
 
     def finish(self, call: Call) -> None:
         """Its answer has been sent, to the end of a stream; harmless a second time."""
         asked = _asked(call)
         if asked is not None:
-            self._asked.discard(asked)
+            self._asked.pop(asked, None)
 
     def stamp(
         self, call: Call, reply: Reply, arm: str, credential: str, *, faced: bool = False

@@ -466,6 +466,22 @@ def test_what_is_in_no_session_may_use_any_id(make: Callable[[Desk], Call]) -> N
     assert not desk.sessions._asked
 
 
+def test_the_same_request_again_goes_as_far_as_to_the_guard() -> None:
+    """A write that is sent again waits for its twin; nobody else is let past it."""
+    desk = Desk()
+    token = desk.opened()
+    first, again, other = (asked(desk, token, b"1") for _ in range(3))
+    other.body = b"something else"
+    assert desk.sessions.begin(first, guarded=True)
+
+    assert not desk.sessions.begin(again, guarded=True)
+    for call, guarded in ((again, False), (other, True)):
+        with pytest.raises(Refused):
+            desk.sessions.begin(call, guarded=guarded)
+    desk.sessions.finish(first)
+    assert desk.sessions.begin(other, guarded=True)
+
+
 def test_a_finish_without_a_begin_is_harmless() -> None:
     desk = Desk()
     call = asked(desk, desk.opened(), b"1")
