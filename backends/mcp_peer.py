@@ -1,57 +1,91 @@
 """What is known of an MCP server, and how is it asked?
 
-Its era is learned with a harmless `server/discover` and kept; its catalogue is kept from
-the last `tools/list`.  Every request has an ID of its own, whoever it is for.
+Its era is learned with a harmless `server/discover` and kept until it refuses to be asked so.
+Every request of ours has an ID of its own, whoever it is for.
 """
 
 from __future__ import annotations
 
-import asyncio
 import itertools
-from collections.abc import AsyncIterator, Callable, Mapping
-from typing import TypeVar
+from dataclasses import dataclass
 
-from backends.base import Send, close, read_whole
-from proxy.core.dialects import jsonrpc, sse
-from proxy.core.dialects.catalogue import Listed, parse_page
-from proxy.core.dialects.headers import media_type
-from proxy.core.dialects.jsonrpc import Request, RpcError, ToolResult
+from backends.base import Send
+from backends.mcp_answers import leave, read_any_answer, told
+from backends.mcp_flights import Flights
+from proxy.core.dialects import jsonrpc
+from proxy.core.dialects.headers import value_of
+from proxy.core.dialects.jsonrpc import Request, RpcError
+from proxy.core.mcp import questions
+from proxy.core.mcp.across import Welcome, read_welcome
 from proxy.core.model import Era, Headers, Outbound, Reply
-from proxy.errors import ProbeFailed, UpstreamFailed
+from proxy.errors import UpstreamFailed
 
-_T = TypeVar("_T")
+SESSION = b"mcp-session-id"
+VERSION = b"mcp-protocol-version"
 
-PAGES = 50
-"""How far a `tools/list` is followed: a server that pages in a circle must not hang us."""
-
-STREAM_END = 0.1
-"""Seconds that a stream may take to end once it has answered; then its connection is dropped."""
-
+_OLD_CODES = range(-32019, -31999)  # of the implementations' own, until 2025-11-25
 _NOT_OF_ERA = frozenset({401, 403, 407, 408, 413, 421, 429})
 
 
+@dataclass(frozen=True, slots=True)
+class Agreed:
+    """What a handshake with a legacy server came to; `session` None: it keeps none."""
+
+    session: bytes | None
+    version: bytes = jsonrpc.LEGACY_VERSION
+
+    def among(self, headers: Headers) -> Headers:
+        """The fields of a legacy request, as this session has them."""
+        kept = [field for field in headers if field[0] != VERSION]
+        kept.append((VERSION, self.version))
+        if self.session is not None:
+            kept.append((SESSION, self.session))
+        return kept
+
+
 class Peer:
-    """One MCP server, as its client knows it; safe for concurrent use."""
+    """One MCP server, as its client knows it; safe for concurrent use.
+
+    `no_legacy`: it has refused the legacy handshake, and speaks modern.
+    """
 
     def __init__(self, target: str, credential: Headers) -> None:
         self.era: Era | None = None
-        self.tools: Mapping[str, Listed] | None = None  # None: never listed
-        self.listed_whole = False  # to its last page
+        self.no_legacy = False
+        self.welcome: Welcome | None = None
         self._target = target
         self._credential = credential
         self._ids = itertools.count(1)
+        self._learning: Flights[Era] = Flights()
 
-    async def call_tool(
-        self, request: Request, arguments: bytes, *, target: str, headers: Headers, send: Send
-    ) -> tuple[Reply, ToolResult | RpcError | None]:
-        """Run a tool; `headers` are all that go with it.
+    def new_id(self) -> bytes:
+        """An ID that no other request to this server has, as raw JSON."""
+        return b"%d" % next(self._ids)
 
-        The answer is None only where a status other than 2xx speaks for itself.
-        """
-        rpc_id = b"%d" % next(self._ids)
-        body = request.body(rpc_id, arguments)
-        reply = await send(Outbound("POST", target, headers, body, whole=True))
-        return reply, await read_tool_answer(reply, rpc_id)
+    async def ask(
+        self, request: Request, send: Send, agreed: Agreed | None = None
+    ) -> tuple[Reply, bytes | RpcError | None]:
+        """A question that runs nothing; in a legacy session if that is `agreed`."""
+        rpc_id = self.new_id()
+        headers = request.headers if agreed is None else agreed.among(request.headers)
+        outbound = self._post([*headers, *self._credential], request.body(rpc_id))
+        reply = await send(outbound, dispatches=False)
+        return reply, await read_any_answer(reply, rpc_id)
+
+    async def tell(self, message: bytes, send: Send, agreed: Agreed) -> int:
+        """A notification in a legacy session; the status that it got."""
+        headers = [*agreed.among(jsonrpc.JSON_FIELDS), *self._credential]
+        reply = await send(self._post(headers, message), dispatches=False)
+        await leave(reply)
+        return reply.status
+
+    async def end(self, agreed: Agreed, send: Send) -> None:
+        """End a legacy session; whether the server knows it still does not matter."""
+        headers = [*agreed.among([]), *self._credential]
+        await leave(await send(Outbound("DELETE", self._target, headers), dispatches=False))
+
+    def _post(self, headers: Headers, body: bytes) -> Outbound:
+        return Outbound("POST", self._target, headers, body, whole=True)
 
     async def current_era(self, send: Send) -> Era:
         """The era that is known, or else what the server says now."""
@@ -59,56 +93,77 @@ class Peer:
 
     async def learn_era(self, send: Send) -> Era:
         """Ask the server; what it says is kept, unless the question does not get that far."""
-        reply, answer = await self._ask(jsonrpc.server_discover(), send)
+        return await self._learning.once("", lambda: self._learn_era(send))
+
+    async def _learn_era(self, send: Send) -> Era:
+        reply, answer = await self.ask(jsonrpc.server_discover(), send)
+        if isinstance(answer, bytes):
+            self.welcome = _welcome(answer)
         if isinstance(answer, bytes) or _is_modern_refusal(answer):
             self.era = Era.MODERN
-        elif reply.status // 100 in (2, 4) and reply.status not in _NOT_OF_ERA:
-            self.era = Era.LEGACY
+        elif reply.status // 100 in (2, 4) and not _says_nothing(reply.status, answer):
+            self.era, self.no_legacy = Era.LEGACY, False
         return self.era or Era.MODERN
 
-    async def check(self, send: Send, *, listing: bool) -> None:
-        """Ask for something harmless: the catalogue, or what the server's era has instead.
+    async def shake_hands(self, send: Send, params: bytes | None = None) -> Agreed:
+        """Begin a legacy session; `params` are those of its `initialize` (raw JSON), or our own.
 
-        Raises `ProbeFailed` once a newly learned era does not help, `UpstreamFailed`.
+        Raises `UpstreamFailed` also if the server refuses; with `no_legacy`, for good.
         """
-        try:
-            return await self._check(await self.current_era(send), send, listing=listing)
-        except ProbeFailed:
-            return await self._check(await self.learn_era(send), send, listing=listing)
-
-    async def _check(self, era: Era, send: Send, *, listing: bool) -> None:
-        if listing or era is Era.LEGACY:
-            return await self.list_tools(era, send)
-        reply, answer = await self._ask(jsonrpc.server_discover(), send)
+        request = questions.initialize(params or questions.introduction())
+        reply, answer = await self.ask(request, send)
         if not isinstance(answer, bytes):
-            raise ProbeFailed(_told("server/discover", reply, answer))
-        return None
+            if params is not None and reply.status < 500:  # It may be what a caller said of itself.
+                return await self.shake_hands(send)
+            return await self._without_hands(reply, answer, send)
+        self.no_legacy = False
+        welcome = _welcome(answer)
+        if params is None:
+            self.welcome = welcome
+        agreed = Agreed(session_of(reply), welcome.version or jsonrpc.LEGACY_VERSION)
+        status = await self.tell(questions.INITIALIZED, send, agreed)
+        if status >= 400:
+            raise UpstreamFailed("config", f"notifications/initialized: status {status}", sent=True)
+        return agreed
 
-    async def list_tools(self, era: Era, send: Send) -> None:
-        """Renew the catalogue; raises `ProbeFailed`, `UpstreamFailed`."""
-        tools: dict[str, Listed] = {}
-        cursor: str | None = None
-        for _ in range(PAGES):
-            reply, answer = await self._ask(jsonrpc.tools_list(era, cursor), send)
-            if not isinstance(answer, bytes):
-                raise ProbeFailed(_told("tools/list", reply, answer))
-            try:
-                page = parse_page(answer)
-            except ValueError as error:
-                raise ProbeFailed("tools/list: no list of tools") from error
-            tools |= {tool.name: tool for tool in page.tools}
-            cursor = page.cursor
-            if cursor is None:
-                break
-        self.tools, self.listed_whole = tools, cursor is None
+    async def _without_hands(self, reply: Reply, answer: object, send: Send) -> Agreed:
+        """An `initialize` was refused: is it a matter of era, or is none needed?"""
+        finding = told("initialize", reply, answer)
+        if reply.status == 429 or reply.status >= 500:
+            raise UpstreamFailed("status", finding, sent=True)
+        if reply.status not in _NOT_OF_ERA and reply.status // 100 != 3:
+            era = await self.learn_era(send)
+            unknown = isinstance(answer, RpcError) and answer.code == jsonrpc.METHOD_NOT_FOUND
+            if era is Era.LEGACY and unknown:
+                return Agreed(None)
+            self.no_legacy = self.era is Era.MODERN
+        raise UpstreamFailed("config", finding, sent=True)
 
-    async def _ask(self, request: Request, send: Send) -> tuple[Reply, bytes | RpcError | None]:
-        """A question that runs nothing."""
-        rpc_id = b"%d" % next(self._ids)
-        headers = [*request.headers, *self._credential]
-        outbound = Outbound("POST", self._target, headers, request.body(rpc_id), whole=True)
-        reply = await send(outbound, dispatches=False)
-        return reply, await read_any_answer(reply, rpc_id)
+
+def session_of(reply: Reply) -> bytes | None:
+    """The session that an answer to `initialize` begins, if it is one that can be named."""
+    found = value_of(reply.headers, SESSION)
+    usable = 200 <= reply.status < 300 and found and all(0x21 <= byte <= 0x7E for byte in found)
+    return found if usable else None
+
+
+def lost_session(status: int, session: bytes | None, answer: object, text: bytes = b"") -> bool:
+    """The server does not know the session that a request named, or misses one: nothing ran.
+
+    404 in a session says so, whoever answers (2025-11-25, transports); 400 where its words do,
+    which are the `text` of an answer that is no JSON-RPC.
+    """
+    refusal = answer if isinstance(answer, RpcError) else None
+    if status == 404:
+        unknown = refusal is not None and refusal.code == jsonrpc.METHOD_NOT_FOUND
+        return session is not None and not unknown
+    if status != 400:
+        return False
+    if refusal is None:
+        return session is None or b"session" in text[:300].lower()
+    said = refusal.message[:300].casefold()
+    own = refusal.code in (jsonrpc.INVALID_REQUEST, *_OLD_CODES)
+    return own and ("session" in said or (session is None and "initializ" in said))
 
 
 def refused_era(status: int, answer: object, era: Era) -> bool:
@@ -123,75 +178,17 @@ def refused_era(status: int, answer: object, era: Era) -> bool:
     return answer.code in codes
 
 
-async def read_tool_answer(
-    reply: Reply, rpc_id: bytes, *, complete: bool = True
-) -> ToolResult | RpcError | None:
-    """Read the answer to a `tools/call`, from JSON or from an event stream.
-
-    None only where a status other than 2xx came without a message.  Raises `UpstreamFailed` if a
-    2xx holds no answer to the request `rpc_id`, or, with `complete`, one that asks for more.
-    """
-    parse = jsonrpc.parse_tool_answer
-    return await _read(reply, lambda message: parse(message, rpc_id, complete=complete))
-
-
-async def read_any_answer(reply: Reply, rpc_id: bytes) -> bytes | RpcError | None:
-    """Like `read_tool_answer` for any method; a result stays raw JSON."""
-    return await _read(reply, lambda message: jsonrpc.parse_answer(message, rpc_id))
-
-
-async def _read(reply: Reply, parse: Callable[[bytes], _T | None]) -> _T | None:
-    good = 200 <= reply.status < 300
-    if good and media_type(reply.headers) == b"text/event-stream":
-        body = reply.body
-        return await _from_events(_once(body) if isinstance(body, bytes) else body, parse)
-    whole = await read_whole(reply)
+def _welcome(result: bytes) -> Welcome:
     try:
-        answer = parse(whole)
+        return read_welcome(result)
     except ValueError:
-        answer = None
-    if answer is None and good:
-        raise UpstreamFailed("body", "the answer is no JSON-RPC answer", sent=True)
-    return answer
+        return Welcome()
 
 
-async def _once(body: bytes) -> AsyncIterator[bytes]:
-    yield body
-
-
-def _find(events: list[sse.Event], parse: Callable[[bytes], _T | None]) -> _T | None:
-    for event in events:
-        if event.name == b"message" and event.data:  # Servers prime streams with empty events.
-            answer = parse(event.data)
-            if answer is not None:
-                return answer
-    return None
-
-
-async def _from_events(stream: AsyncIterator[bytes], parse: Callable[[bytes], _T | None]) -> _T:
-    """Read up to the answer, then to the stream's end, so that its connection can be kept."""
-    parser = sse.Parser()
-    try:
-        async for chunk in stream:
-            answer = _find(parser.feed(chunk), parse)
-            if answer is not None:
-                await _to_end(stream)
-                return answer
-    except ValueError as error:
-        raise UpstreamFailed("body", "the stream holds no JSON-RPC", sent=True) from error
-    finally:
-        await close(stream)
-    raise UpstreamFailed("body", "the stream ended without an answer", sent=True)
-
-
-async def _to_end(stream: AsyncIterator[bytes]) -> None:
-    """Whatever happens after a good answer does not unmake it."""
-    try:
-        async with asyncio.timeout(STREAM_END):
-            async for _ in stream:
-                pass
-    except (TimeoutError, UpstreamFailed):
-        return
+def _says_nothing(status: int, answer: object) -> bool:
+    """A refusal for other reasons than that the question is unknown."""
+    failed = isinstance(answer, RpcError) and answer.code == jsonrpc.INTERNAL_ERROR
+    return failed or status in _NOT_OF_ERA
 
 
 def _is_modern_refusal(answer: object) -> bool:
@@ -201,9 +198,3 @@ def _is_modern_refusal(answer: object) -> bool:
         and -32099 <= answer.code <= -32020
         and answer.code != jsonrpc.UNSUPPORTED_VERSION
     )
-
-
-def _told(method: str, reply: Reply, answer: object) -> str:
-    """A probe's finding for the operator: numbers only, nothing that the server wrote."""
-    code = f", error {answer.code}" if isinstance(answer, RpcError) else ""
-    return f"{method}: status {reply.status}{code}"

@@ -2,133 +2,22 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable
-from typing import Any
 
 import pytest
 
-from backends import mcp_peer
-from backends.mcp_peer import PAGES, Peer, read_any_answer, read_tool_answer, refused_era
-from proxy.core.dialects import jsonrpc
-from proxy.core.dialects.jsonrpc import RpcError, ToolResult
-from proxy.core.model import Era, Headers, Outbound, Reply
-from proxy.errors import ProbeFailed, UpstreamFailed
-from tests.backends.kit import (
-    Answer,
-    ScriptedSend,
-    Stream,
-    json_reply,
-    rpc_error,
-    rpc_result,
-    text_result,
-)
+from backends.mcp_peer import Agreed, Peer, lost_session, refused_era, session_of
+from proxy.core.dialects.jsonrpc import RpcError
+from proxy.core.model import Era, Reply
+from proxy.errors import UpstreamFailed
+from tests.backends.kit import Answer, ScriptedSend, json_reply, rpc_error, rpc_result
+from tests.backends.told import Told
 
-EVENTS: Headers = [(b"content-type", b"text/event-stream; charset=utf-8")]
 DISCOVERED = rpc_result({"supportedVersions": ["2026-07-28"]})
-LISTED = rpc_result({"tools": [{"name": "book"}]})
 NO_VERSION = rpc_error(-32600, "Bad Request: Unsupported protocol version", status=400)
 
 
 def peer() -> Peer:
     return Peer("/mcp?k=v", [(b"authorization", b"Bearer ours")])
-
-
-def event(message: object) -> bytes:
-    return b"event: message\r\ndata: %b\r\n\r\n" % json.dumps(message).encode()
-
-
-def result(rpc_id: object = 7, text: str = "hello") -> dict[str, Any]:
-    return {"jsonrpc": "2.0", "id": rpc_id, "result": text_result(text)}
-
-
-PROGRESS = {"jsonrpc": "2.0", "method": "notifications/progress", "params": {}}
-
-
-@pytest.mark.parametrize(
-    "chunks",
-    [
-        (event(result()),),
-        (b": ping\n\n", event(PROGRESS), event(result())),
-        (event(result(8)), event(result()), event(result(9))),
-        (b"id: 1\ndata:\n\n", event(result())),
-        (b"event: other\ndata: not even json\n\n", event(result())),
-        (event(result())[:20], event(result())[20:]),
-    ],
-)
-async def test_an_event_stream_is_read_for_our_answer_and_to_its_end(
-    chunks: tuple[bytes, ...],
-) -> None:
-    stream = Stream(*chunks)
-
-    answer = await read_tool_answer(Reply(200, EVENTS, stream), b"7")
-
-    assert answer == ToolResult("hello")
-    assert stream.taken == len(chunks)
-    assert stream.closed
-
-
-async def test_an_event_stream_may_come_whole() -> None:
-    reply = Reply(200, EVENTS, event(PROGRESS) + event(result()))
-
-    assert await read_tool_answer(reply, b"7") == ToolResult("hello")
-
-
-@pytest.mark.parametrize(
-    "stream",
-    [
-        Stream(),
-        Stream(event(PROGRESS)),
-        Stream(event(result(8))),
-        Stream(b"data: no json\n\n"),
-        Stream(event(result())[:-2]),
-        Stream(event(PROGRESS), failure=UpstreamFailed("reset", "cut", sent=True)),
-    ],
-)
-async def test_a_stream_that_ends_without_our_answer_leaves_it_unknown(stream: Stream) -> None:
-    with pytest.raises(UpstreamFailed) as caught:
-        await read_tool_answer(Reply(200, EVENTS, stream), b"7")
-
-    assert caught.value.sent
-    assert stream.closed
-
-
-@pytest.mark.parametrize(
-    "stream",
-    [
-        Stream(event(result()), hang=True),
-        Stream(event(result()), failure=UpstreamFailed("reset", "cut", sent=True)),
-    ],
-)
-async def test_a_good_answer_stands_whatever_follows_it(
-    stream: Stream, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(mcp_peer, "STREAM_END", 0.001)
-
-    answer = await read_tool_answer(Reply(200, EVENTS, stream), b"7")
-
-    assert answer == ToolResult("hello")
-    assert stream.closed
-
-
-@pytest.mark.parametrize("body", [b"", b"<html>", json.dumps(result(8)).encode(), b"[]"])
-async def test_a_good_status_without_our_answer_leaves_it_unknown(body: bytes) -> None:
-    with pytest.raises(UpstreamFailed) as caught:
-        await read_tool_answer(json_reply(body), b"7")
-
-    assert (caught.value.why, caught.value.sent) == ("body", True)
-
-
-@pytest.mark.parametrize(
-    ("reply", "answer"),
-    [
-        (json_reply(b"<html>", 502), None),
-        (json_reply(result(8), 404), None),
-        (rpc_error(-32601, status=404), RpcError(-32601, "no")),
-        (Reply(503, EVENTS, b"data: x"), None),
-    ],
-)
-async def test_a_bad_status_may_speak_for_itself(reply: Reply, answer: object) -> None:
-    assert await read_any_answer(reply, b"7") == answer
 
 
 @pytest.mark.parametrize(
@@ -144,6 +33,7 @@ async def test_a_bad_status_may_speak_for_itself(reply: Reply, answer: object) -
         (json_reply(b"", 503), Era.MODERN, False),
         (json_reply(b"", 302), Era.MODERN, False),
         (json_reply(b"", 429), Era.MODERN, False),
+        (rpc_error(-32603), Era.MODERN, False),
     ],
 )
 async def test_the_era_is_learned_by_a_question_that_runs_nothing(
@@ -199,122 +89,174 @@ def test_only_what_another_era_could_mend_counts_as_refused_for_its_era(
     assert refused_era(status, answer, era) is refused
 
 
-def paged(outbound: Outbound) -> Reply:
-    params = json.loads(outbound.body)["params"]
-    pages = {None: ("a", ""), "": ("b", "last"), "last": ("c", None)}
-    name, cursor = pages[params.get("cursor")]
-    more = {} if cursor is None else {"nextCursor": cursor}
-    return rpc_result({"tools": [{"name": name}], **more})(outbound)
-
-
-@pytest.mark.parametrize("era", Era)
-async def test_a_catalogue_is_followed_to_its_end(era: Era) -> None:
-    server, send = peer(), ScriptedSend(paged)
-
-    await server.list_tools(era, send)
-
-    assert server.tools is not None
-    assert set(server.tools) == {"a", "b", "c"}
-    assert send.dispatched == [False] * 3
-
-
-async def test_a_catalogue_that_goes_in_a_circle_is_left() -> None:
-    server = peer()
-    send = ScriptedSend(rpc_result({"tools": [{"name": "a"}], "nextCursor": "again"}))
-
-    await server.list_tools(Era.MODERN, send)
-
-    assert len(send.sent) == PAGES
-    assert server.tools is not None
-
-
 @pytest.mark.parametrize(
-    "answer", [rpc_error(-32601), json_reply(b"", 500), rpc_result({"no": "tools"})]
-)
-async def test_a_catalogue_that_is_refused_leaves_the_old_one(answer: Answer) -> None:
-    server = peer()
-    await server.list_tools(Era.MODERN, ScriptedSend(LISTED))
-
-    with pytest.raises(ProbeFailed):
-        await server.list_tools(Era.MODERN, ScriptedSend(answer))
-
-    assert server.tools is not None
-    assert set(server.tools) == {"book"}
-
-
-def modern_only(outbound: Outbound) -> Reply:
-    if dict(outbound.headers)[b"mcp-protocol-version"] != b"2026-07-28":
-        return rpc_error(-32022, status=400)
-    return both(outbound)
-
-
-def legacy_only(outbound: Outbound) -> Reply:
-    if dict(outbound.headers)[b"mcp-protocol-version"] != b"2025-11-25":
-        return NO_VERSION
-    return both(outbound)
-
-
-def both(outbound: Outbound) -> Reply:
-    discovers = json.loads(outbound.body)["method"] == "server/discover"
-    return (DISCOVERED if discovers else LISTED)(outbound)
-
-
-@pytest.mark.parametrize(
-    ("server", "listing", "asked"),
+    ("status", "session", "answer", "lost"),
     [
-        (modern_only, False, ["server/discover"] * 2),
-        (modern_only, True, ["server/discover", "tools/list"]),
-        (legacy_only, False, ["server/discover", "tools/list"]),
-        (legacy_only, True, ["server/discover", "tools/list"]),
+        (404, b"s", None, True),
+        (404, b"s", RpcError(-32001, "Session not found"), True),
+        (404, b"s", RpcError(-32601, "Method not found"), False),
+        (404, None, None, False),
+        (400, None, RpcError(-32600, "Bad Request: Missing session ID"), True),
+        (400, None, RpcError(-32000, "Bad Request: Server not initialized"), True),
+        (400, b"s", RpcError(-32000, "Bad Request: No valid session ID provided"), True),
+        (400, b"s", RpcError(-32000, "Bad Request: Server not initialized"), False),
+        (400, b"s", RpcError(-32602, "no such session"), False),
+        (400, b"s", RpcError(-32022, "session"), False),
+        (400, None, RpcError(-32600, "Parse error"), False),
+        (400, None, None, True),
+        (400, b"s", None, False),
+        (500, b"s", None, False),
+        (200, b"s", RpcError(-32001, "Session not found"), False),
     ],
 )
-async def test_a_check_asks_what_the_era_has(
-    server: Callable[[Outbound], Reply], listing: bool, asked: list[str]
+def test_a_session_is_lost_only_if_the_server_says_so_before_it_runs_anything(
+    status: int, session: bytes | None, answer: object, lost: bool
 ) -> None:
-    one, send = peer(), ScriptedSend(server)
-
-    await one.check(send, listing=listing)
-
-    assert send.methods == asked
-    assert not any(send.dispatched)
+    assert lost_session(status, session, answer) is lost
 
 
-@pytest.mark.parametrize("listing", [True, False])
+def test_plain_words_may_tell_of_a_lost_session() -> None:
+    assert lost_session(400, b"s", None, b"Invalid or missing session ID")
+
+
 @pytest.mark.parametrize(
-    ("before", "after", "era"),
-    [(modern_only, legacy_only, Era.LEGACY), (legacy_only, modern_only, Era.MODERN)],
+    ("status", "sent", "found"),
+    [
+        (200, b"abc-123", b"abc-123"),
+        (400, b"abc-123", None),  # The SDKs put one on their refusals.
+        (200, b"", None),
+        (200, b"a b", None),
+        (200, b"caf\xc3\xa9", None),
+    ],
 )
-async def test_a_check_survives_a_change_of_era(
-    before: Callable[[Outbound], Reply],
-    after: Callable[[Outbound], Reply],
-    era: Era,
-    listing: bool,
+def test_a_session_is_taken_from_a_good_answer_only(
+    status: int, sent: bytes, found: bytes | None
 ) -> None:
-    server = peer()
-    await server.check(ScriptedSend(before), listing=listing)
-
-    await server.check(ScriptedSend(after), listing=listing)
-
-    assert server.era is era
+    assert session_of(Reply(status, [(b"Mcp-Session-Id", sent)])) == found
+    assert session_of(Reply(status)) is None
 
 
-@pytest.mark.parametrize("listing", [True, False])
-@pytest.mark.parametrize("status", [400, 401, 404, 503])
-async def test_a_check_fails_where_every_question_is_refused(status: int, listing: bool) -> None:
-    with pytest.raises(ProbeFailed, match=str(status)):
-        await peer().check(ScriptedSend(json_reply(b"", status)), listing=listing)
+def test_a_session_stands_in_the_head_of_its_requests() -> None:
+    before = [(b"accept", b"x"), (b"mcp-protocol-version", b"2025-11-25")]
 
-
-async def test_requests_of_equal_callers_never_share_an_id() -> None:
-    server, send = peer(), ScriptedSend(rpc_result(text_result("ok")))
-    request = jsonrpc.tools_call(Era.MODERN, "book")
-
-    asked = [
-        server.call_tool(request, b"{}", target="/mcp", headers=request.headers, send=send)
-        for _ in range(20)
+    assert Agreed(b"s", b"2025-03-26").among(before) == [
+        (b"accept", b"x"),
+        (b"mcp-protocol-version", b"2025-03-26"),
+        (b"mcp-session-id", b"s"),
     ]
-    answers = await asyncio.gather(*asked)
+    assert Agreed(None).among(before) == before
 
-    assert [answer for _, answer in answers] == [ToolResult("ok")] * 20
-    assert len({json.loads(outbound.body)["id"] for outbound in send.sent}) == 20
-    assert all(send.dispatched)
+
+@pytest.mark.parametrize("events", [True, False])
+async def test_a_handshake_runs_nothing_and_says_what_was_agreed(events: bool) -> None:
+    server, told = peer(), Told(Era.LEGACY, events=events, version="2025-03-26")
+
+    agreed = await server.shake_hands(told)
+
+    assert agreed == Agreed(b"s1", b"2025-03-26")
+    assert told.asked == ["initialize", "notifications/initialized"]
+    assert not any(told.dispatched)
+    assert told.ready == {"s1"}
+    first = dict(told.sent[0].headers)
+    assert b"mcp-protocol-version" not in first
+    assert first[b"authorization"] == b"Bearer ours"
+    assert dict(told.sent[1].headers)[b"mcp-protocol-version"] == b"2025-03-26"
+    assert server.welcome is not None
+    assert server.welcome.instructions == "Ask nicely."
+
+
+async def test_a_handshake_may_bring_no_session() -> None:
+    assert await peer().shake_hands(Told(Era.LEGACY, sessions=False)) == Agreed(None)
+
+
+async def test_an_introduction_that_cannot_be_read_is_none() -> None:
+    server = peer()
+
+    assert await server.shake_hands(ScriptedSend(rpc_result([]))) == Agreed(None)
+    assert server.welcome is not None
+    assert server.welcome.capabilities == {}
+
+
+async def test_a_server_of_old_that_knows_no_handshake_needs_none() -> None:
+    send = ScriptedSend(rpc_error(-32601))
+
+    assert await peer().shake_hands(send) == Agreed(None)
+
+
+async def test_a_modern_server_refuses_the_handshake_for_good() -> None:
+    server = peer()
+
+    with pytest.raises(UpstreamFailed) as caught:
+        await server.shake_hands(Told(Era.MODERN))
+
+    assert caught.value.why == "config"
+    assert server.no_legacy
+    assert server.era is Era.MODERN
+
+    await server.shake_hands(Told(Era.LEGACY))
+
+    assert not server.no_legacy
+
+
+@pytest.mark.parametrize(
+    ("status", "why"), [(429, "status"), (503, "status"), (401, "config"), (302, "config")]
+)
+async def test_a_handshake_that_fails_says_nothing_of_eras(status: int, why: str) -> None:
+    server, send = peer(), ScriptedSend(json_reply(b"", status))
+
+    with pytest.raises(UpstreamFailed) as caught:
+        await server.shake_hands(send)
+
+    assert caught.value.why == why
+    assert send.methods == ["initialize"]
+    assert not server.no_legacy
+
+
+async def test_what_a_caller_said_of_itself_is_said_again_unless_it_is_refused() -> None:
+    told, said = Told(Era.LEGACY), b'{"protocolVersion":"2025-06-18","capabilities":{"roots":{}}}'
+
+    await peer().shake_hands(told, said)
+
+    assert said in told.sent[0].body
+
+    picky = ScriptedSend(rpc_error(-32602, status=400), rpc_result({}), Reply(202))
+    await peer().shake_hands(picky, said)
+    assert said in picky.sent[0].body
+    assert said not in picky.sent[1].body
+
+
+async def test_a_handshake_that_is_not_believed_is_none() -> None:
+    send = ScriptedSend(rpc_result({}), json_reply(b"", 400))
+
+    with pytest.raises(UpstreamFailed, match="initialized: status 400"):
+        await peer().shake_hands(send)
+
+
+async def test_many_who_need_the_era_ask_once() -> None:
+    server, told = peer(), Told()
+
+    eras = await asyncio.gather(*(server.current_era(told) for _ in range(20)))
+
+    assert set(eras) == {Era.MODERN}
+    assert told.asked == ["server/discover"]
+
+
+async def test_no_two_requests_share_an_id() -> None:
+    server, told = peer(), Told()
+
+    await asyncio.gather(*(server.shake_hands(told) for _ in range(20)))
+
+    ids = [json.loads(each.body).get("id") for each in told.sent]
+    used = [each for each in ids if each is not None]
+    assert len(used) == len(set(used)) == 20
+
+
+async def test_ending_a_session_needs_no_body() -> None:
+    told = Told(Era.LEGACY)
+    agreed = await peer().shake_hands(told)
+
+    await peer().end(agreed, told)
+
+    assert told.ended == ["s1"]
+    assert told.sent[-1].method == "DELETE"
+    assert told.dispatched[-1] is False
