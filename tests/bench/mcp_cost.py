@@ -6,20 +6,27 @@ so that whatever the machine does meanwhile happens to all.
 
 from __future__ import annotations
 
+import os
 import random
 import statistics
 import time
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import aiohttp
 import uvloop
 
 from tests.bench import calls, load, mcp_calls
-from tests.bench.peers import callsplit_mcp, fastmcp_proxy, mcp_server, passing
+from tests.bench.peers import (
+    callsplit_mcp,
+    callsplit_mcp_compiled,
+    fastmcp_proxy,
+    mcp_server,
+    passing,
+)
 from tests.bench.place import Peer, Place, free_port
 from tests.bench.process import Broken, Running, cores
 
@@ -29,6 +36,8 @@ ADDED_MS = 0.35
 TIMES = 20.0
 """How many times the throughput of FastMCP's proxy the bridge must have."""
 
+DIRECT = "direct"
+OURS = (callsplit_mcp.KEY, callsplit_mcp_compiled.KEY)
 WARM_UP = 100
 CONNECTIONS = 8
 """That keep the bridge, or the proxy, busy."""
@@ -37,32 +46,30 @@ Say = Callable[[str], None]
 
 
 @dataclass(slots=True)
-class Added:
-    """Milliseconds of a warm tools/call in one era; each list holds the medians of the rounds."""
+class Warm:
+    """Milliseconds of a warm tools/call in one era: the medians of the rounds, by who was asked."""
 
     era: str
-    direct: list[float] = field(default_factory=list)
-    through: list[float] = field(default_factory=list)
-    passing: list[float] = field(default_factory=list)
+    medians: dict[str, list[float]] = field(default_factory=dict)
 
-    def over_direct(self, ones: list[float]) -> list[float]:
-        """What one of the proxies added in each round."""
-        return [mine - theirs for mine, theirs in zip(ones, self.direct, strict=True)]
-
-    def result(self) -> dict[str, Any]:
-        """For the table and the file."""
-        rounds = self.over_direct(self.through)
-        added = statistics.median(rounds)
-        return {
-            "direct_p50_ms": round(statistics.median(self.direct), 3),
-            "through_p50_ms": round(statistics.median(self.through), 3),
-            "added_ms": round(added, 3),
-            "lowest_ms": round(min(rounds), 3),
-            "highest_ms": round(max(rounds), 3),
-            "passing_adds_ms": round(statistics.median(self.over_direct(self.passing)), 3),
-            "target_ms": ADDED_MS,
-            "reached": added <= ADDED_MS,
-        }
+    def results(self) -> dict[str, dict[str, Any]]:
+        """For the table and the file: what each proxy added, compared round by round."""
+        direct = self.medians[DIRECT]
+        rows: dict[str, dict[str, Any]] = {}
+        for key, through in self.medians.items():
+            if key == DIRECT:
+                continue
+            added = [mine - theirs for mine, theirs in zip(through, direct, strict=True)]
+            rows[f"{self.era}, {key}"] = {
+                "direct_p50_ms": round(statistics.median(direct), 3),
+                "through_p50_ms": round(statistics.median(through), 3),
+                "added_ms": round(statistics.median(added), 3),
+                "lowest": round(min(added), 3),
+                "highest": round(max(added), 3),
+                "target": ADDED_MS if key in OURS else None,
+                "reached": statistics.median(added) <= ADDED_MS if key in OURS else None,
+            }
+        return rows
 
 
 @dataclass(slots=True)
@@ -84,25 +91,41 @@ class Carried:
             "times": round(times, 1),
             "lowest": round(min(ratios), 1),
             "highest": round(max(ratios), 1),
-            "target_times": TIMES,
+            "target": TIMES,
             "reached": times >= TIMES,
         }
 
 
 class Rig:
-    """One MCP server, and both peers before it."""
+    """One MCP server, and all peers before it."""
 
-    def __init__(self, stack: ExitStack, directory: Path, *, fastmcp: bool) -> None:
+    def __init__(self, stack: ExitStack, directory: Path, peers: Sequence[Peer]) -> None:
         self._core, self.others = cores()
         self._pool = directory / "pool"
         self.server_port = free_port()
         self._start(stack, directory, "server", mcp_server.command, self.others, self.server_port)
-        self.peers = {peer.KEY: peer for peer in _peers(fastmcp=fastmcp)}
+        self.peers = {peer.KEY: peer for peer in peers}
         self.places: dict[str, Place] = {}
         self.requests = dict.fromkeys(self.peers, 0)
         self._running: dict[str, Running] = {}
         for key, peer in self.peers.items():
             self._running[key] = self._start(stack, directory, key, peer.command, self._core)
+
+    @contextmanager
+    def beside_the_server(self) -> Iterator[None]:
+        """Meanwhile the peers share the server's cores, as a sidecar does; the client does not."""
+        before = os.sched_getaffinity(0)
+        os.sched_setaffinity(0, self._core)
+        self._place(self.others)
+        try:
+            yield
+        finally:
+            self._place(self._core)
+            os.sched_setaffinity(0, before)
+
+    def _place(self, on: set[int]) -> None:
+        for running in self._running.values():
+            os.sched_setaffinity(running.process.pid, on)
 
     def _start(
         self,
@@ -141,16 +164,12 @@ class Rig:
                 raise Broken(f"{peer.LABEL}: {fault}")
 
 
-def _peers(*, fastmcp: bool) -> list[Peer]:
-    every = [callsplit_mcp, passing, *([fastmcp_proxy] if fastmcp else [])]
-    return [cast("Peer", peer) for peer in every]
-
-
 class Caller:
     """A warm connection with, in the legacy era, a session."""
 
-    def __init__(self, client: aiohttp.ClientSession, url: str, era: str) -> None:
-        self._client, self._url, self._era = client, url, era
+    def __init__(self, client: aiohttp.ClientSession, port: int, path: str, era: str) -> None:
+        self._client, self._era = client, era
+        self._url = f"http://127.0.0.1:{port}{path}"
         self._headers = mcp_calls.headers(era)
         self._pick, self._number = random.Random(), 0
 
@@ -184,43 +203,43 @@ class Caller:
 
 def added(rig: Rig, say: Say, *, rounds: int, calls_each: int) -> dict[str, Any]:
     """What callsplit adds to the median of a warm call, by era."""
-    measured = uvloop.run(_added(rig, say, rounds, calls_each))
-    return {one.era: one.result() for one in measured}
+    with rig.beside_the_server():
+        return uvloop.run(_added(rig, say, rounds, calls_each))
 
 
-async def _added(rig: Rig, say: Say, rounds: int, calls_each: int) -> list[Added]:
-    ports = rig.server_port, rig.places[callsplit_mcp.KEY].port, rig.places[passing.KEY].port
-    every = []
+async def _added(rig: Rig, say: Say, rounds: int, calls_each: int) -> dict[str, Any]:
+    through = {key: rig.places[key].port for key in (*OURS, passing.KEY) if key in rig.places}
+    ports = {DIRECT: rig.server_port} | through
+    results: dict[str, Any] = {}
     async with aiohttp.ClientSession() as client:
         for era in mcp_calls.ERAS:
-            paths = "/mcp", f"/mcp/call_bench_{era}", "/mcp"
-            callers = [
-                Caller(client, f"http://127.0.0.1:{port}{path}", era)
-                for port, path in zip(ports, paths, strict=True)
-            ]
-            for caller in callers:
+            callers = {
+                key: Caller(client, port, f"/mcp/call_bench_{era}" if key in OURS else "/mcp", era)
+                for key, port in ports.items()
+            }
+            for caller in callers.values():
                 await caller.open()
             await _turns(callers, WARM_UP)
-            one = Added(era)
+            warm = Warm(era, {key: [] for key in callers})
             for number in range(rounds):
                 medians = await _turns(callers, calls_each)
-                for column, middle in zip((one.direct, one.through, one.passing), medians,
-                                          strict=True):  # fmt: skip
-                    column.append(middle)
-                say(f"{era}, round {number + 1}: %.3f ms direct, %.3f through, %.3f passing"
-                    % tuple(medians))  # fmt: skip
-            rig.requests[callsplit_mcp.KEY] += WARM_UP + rounds * calls_each
-            every.append(one)
-    return every
+                for key, middle in medians.items():
+                    warm.medians[key].append(middle)
+                told = ", ".join(f"{middle:.3f} {key}" for key, middle in medians.items())
+                say(f"{era}, round {number + 1}: {told} ms")
+            for key in through:
+                rig.requests[key] += WARM_UP + rounds * calls_each
+            results |= warm.results()
+    return results
 
 
-async def _turns(callers: list[Caller], count: int) -> list[float]:
+async def _turns(callers: Mapping[str, Caller], count: int) -> dict[str, float]:
     """The median of each caller's calls."""
-    taken: list[list[float]] = [[] for _ in callers]
+    taken: dict[str, list[float]] = {key: [] for key in callers}
     for _ in range(count):
-        for caller, ones in zip(callers, taken, strict=True):
-            ones.append(await caller.call())
-    return [statistics.median(ones) for ones in taken]
+        for key, caller in callers.items():
+            taken[key].append(await caller.call())
+    return {key: statistics.median(ones) for key, ones in taken.items()}
 
 
 def carried(rig: Rig, say: Say, *, rounds: int, seconds: float) -> dict[str, Any]:
