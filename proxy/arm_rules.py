@@ -72,9 +72,8 @@ def probed(rules: Rules, arm: Arm, covered: Callable[[], bool]) -> Probed:
 def sources(rules: Rules, arms: Iterable[Arm]) -> Iterator[Source]:
     """The arms whose MCP servers are asked what they list."""
     for arm in arms:
-        refresh = getattr(arm.backend, "refresh", None)
-        if arm.speaks_mcp and refresh is not None:
-            said = rules.backends[arm.name]
+        refresh, said = getattr(arm.backend, "refresh", None), rules.backends[arm.name]
+        if arm.speaks_mcp and refresh is not None and said.catalogue_every is not None:
             yield Source(arm, refresh, said.url or "", said.catalogue_every)
 
 

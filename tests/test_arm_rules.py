@@ -129,3 +129,4 @@ def test_only_who_speaks_mcp_is_asked_what_it_lists() -> None:
 
     assert (found.arm, found.refresh, found.every) == (speaks, backend.refresh, 5.0)
     assert found.url == told.backends["mcp"].url
+    assert not list(sources(ruled(catalogue_every=None), [speaks]))

@@ -33,15 +33,19 @@ PENDING = "It may have happened already."
 
 
 def rules(mcp: Origin, webhook: Origin, **sections: Any) -> Document:
-    """Both arms, everything to MCP, no limits, no credentials; `sections` are merged into it."""
+    """Both arms, everything to MCP, no limits, no credentials; `sections` are merged into it.
+
+    Nobody is asked what the tests do not ask: no probes, no catalogue.
+    """
     patient = {"connect_timeout": "10s"}  # the machine may be busy with other things
+    mcp_arm = {"handler": "mcp", "url": f"{mcp.url}/mcp", "timeout": "10s", **patient}
     whole: Document = {
         "version": 1,
         "listen": {"address": "127.0.0.1:0", "drain_grace": "5s"},
         "admin": {"address": "127.0.0.1:0"},
         "split": {"to": "mcp", "otherwise": "webhook", "percent": 100, "salt": "functional"},
         "backends": {
-            "mcp": {"handler": "mcp", "url": f"{mcp.url}/mcp", "timeout": "10s", **patient},
+            "mcp": {**mcp_arm, "catalogue_every": None},
             "webhook": {"handler": "webhook", "url": f"{webhook.url}/hook", **patient},
         },
         "tools": {

@@ -164,8 +164,8 @@ class Backend(Section):
     )
     breaker: Breaker = Field(Breaker(), description="When it counts as broken.")
     health: Health | None = Field(None, description="Active probing; null: none.")
-    catalogue_every: Duration = Field(
-        60.0, description="How often an MCP server is asked what it lists."
+    catalogue_every: Duration | None = Field(
+        60.0, description="How often an MCP server is asked what it lists; null: never."
     )
     options: dict[str, Any] = Field(
         default_factory=dict, description="Handed to a handler of your own as they are."
