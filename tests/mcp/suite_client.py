@@ -11,6 +11,7 @@ import os
 import sys
 import tempfile
 import urllib.error
+import urllib.parse
 import urllib.request
 from pathlib import Path
 from typing import Any
@@ -57,9 +58,11 @@ def asked(request: urllib.request.Request) -> Any:
 
 def main() -> int:
     """Call every tool once, one after the other."""
+    server = urllib.parse.urlsplit(sys.argv[-1])
+    url = server._replace(path=server.path or "/").geturl()  # Without one, the caller's is kept.
     with (
         tempfile.TemporaryDirectory(prefix="callsplit-conformance-") as folder,
-        suite_rig.sidecar(Path(folder), sys.argv[-1]) as mcp,
+        suite_rig.sidecar(Path(folder), url) as mcp,
     ):
         retell = mcp.partition("/mcp/")[0] + "/retell"
         for tool, arguments in calls():
