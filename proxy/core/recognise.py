@@ -34,6 +34,7 @@ _STRICT = frozenset({RouteId.MCP, RouteId.TOOLS})  # paths on which malformed JS
 _WITH_BODY = frozenset({"POST", "PUT", "PATCH"})
 _WITH_QUERY = frozenset({"GET", "DELETE"})
 _LATEST_MS = 2**53
+_SESSION = b"mcp-session-id"
 _BLANKS = b" \t\r\n"  # of JSON
 
 
@@ -73,7 +74,7 @@ def _by_shape(call: Call, route: Route) -> None:
     shape, _ = read_shape(call.body)
     if shape is None:
         _no_object(call, route)
-    elif shape.jsonrpc is not UNSET and is_message(shape, call.body):
+    elif shape.jsonrpc is not UNSET and _is_mcp(call, shape, route):
         take_message(call, shape)
     elif route.id is _MCP_PATH or (route.id is _TOOLS_PATH and shape.jsonrpc is not UNSET):
         raise no_message(shape)
@@ -84,6 +85,13 @@ def _by_shape(call: Call, route: Route) -> None:
     elif shape.tool and (shape.arguments is not UNSET or route.id is _TOOLS_PATH):
         call.kind, call.id = _TOOLS, usable(shape.call_id)
         call.tool, call.arguments = tool_of(shape.tool), arguments_of(shape.arguments)
+
+
+def _is_mcp(call: Call, shape: Shape, route: Route) -> bool:
+    """Where anything may come, an answer is one of a session: else it is an unknown shape."""
+    if not is_message(shape, call.body):
+        return False
+    return bool(shape.method) or route.id in _STRICT or _SESSION in call.head.named
 
 
 def _no_object(call: Call, route: Route) -> None:

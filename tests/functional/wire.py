@@ -93,9 +93,14 @@ class Answer(Message):
 
     @property
     def code(self) -> str:
-        """The code of a refusal, which an MCP caller finds in the data of its error."""
+        """The code of a refusal."""
+        return str(self.about["code"])
+
+    @property
+    def about(self) -> Any:
+        """What a refusal says of itself; an MCP caller finds it in the data of its error."""
         error = self.json["error"]
-        return str(error["data"]["code"] if "jsonrpc" in self.json else error["code"])
+        return error["data"] if "jsonrpc" in self.json else error
 
 
 class Peer:

@@ -83,10 +83,19 @@ def rpc(method: str | None = None, rpc_id: object = ..., **more: Any) -> dict[st
 def test_a_legacy_message_is_a_request_a_notification_or_an_answer(
     version: str | None, path: str, body: Any, form: Form, rpc_id: bytes | None, method: str | None
 ) -> None:
-    call = ask(body, version, path=path)
+    call = ask(body, version, path=path, mcp_session_id="a")
 
     assert (call.kind, call.era, call.form) == (Kind.MCP, Era.LEGACY, form)
     assert (call.rpc_id, call.rpc_method, call.tool) == (rpc_id, method, None)
+
+
+@pytest.mark.parametrize("path", ["/mcp", "/mcp/call_a", "/api/mcp/retell/tools", "/retell"])
+def test_an_answer_without_a_session_is_an_unknown_shape_where_anything_may_come(
+    path: str,
+) -> None:
+    call = ask(rpc(None, 7, result={}), path=path)
+
+    assert call.kind is (Kind.OTHER if path == "/retell" else Kind.MCP)
 
 
 def test_a_modern_message_is_a_request_or_a_notification() -> None:
