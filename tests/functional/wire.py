@@ -334,7 +334,8 @@ def mcp(call: Play) -> Play:
         method = method_of(seen)
         if method == "tools/call":
             return await call(peer, seen)
-        await peer.send(rpc(seen, about[method]))
+        taken = response(b"", status=b"202 Accepted")
+        await peer.send(taken if method.startswith("notifications/") else rpc(seen, about[method]))
         return True
 
     return play
