@@ -39,6 +39,7 @@ from proxy.core.rules import Address, Rules
 from proxy.core.rules.admission import start_warnings
 from proxy.core.rules.fault_text import headline
 from proxy.durable import Durable
+from proxy.errands import Errands
 from proxy.errors import Fault, Refused, RulesError
 from proxy.fixed import fixed_at_start, listener_options, where_it_listens, with_flags
 from proxy.handler import Handler
@@ -97,6 +98,7 @@ class App:
             secret=settings.secret,
             load=self._load,
             catalogue=lambda arm: self.catalogues.of(arm),
+            aside=Errands(clock=clock, log=log, start=self.tasks.start).over,
             own=new_id().encode(),
         )
         prepared = self.wiring.prepare(rules, self._health)

@@ -13,7 +13,7 @@ from functools import partial
 from urllib.parse import urlsplit
 
 from backends import registry
-from backends.base import BackendConfig, ToolConfig
+from backends.base import BackendConfig, Errand, ToolConfig
 from proxy.adapters.clock import LoopClock
 from proxy.adapters.upstream import Endpoint, HttpUpstream, Sweep
 from proxy.adapters.watch import Watcher
@@ -42,7 +42,7 @@ from proxy.core.tool_table import ToolTable
 from proxy.edge import Edge, EdgeRules, Load
 from proxy.errors import Fault, RulesError, SettingsError
 from proxy.line import Line
-from proxy.ports import Arm
+from proxy.ports import Arm, Upstream
 
 NO_URL = "http://127.0.0.1:9"
 """For handlers that answer in process: the upstream they never use (RFC 863, discard)."""
@@ -54,6 +54,8 @@ SHORTEST_KEY = 16
 """Bytes of a key for MCP sessions."""
 
 Secret = Callable[[SecretRef], bytes | None]
+Aside = Callable[[Upstream, str], Callable[[Errand], None]]
+"""By upstream and arm: what a backend may hand things to that nobody waits for."""
 Known = Callable[[str], Catalogue | None]
 """What the server of an arm has listed last, if anything is known of it."""
 
@@ -89,6 +91,7 @@ class Wiring:
         secret: Secret,
         load: Load = lambda: (0, 0.0),
         catalogue: Known = lambda _: None,
+        aside: Aside = lambda *_: lambda _: None,
         own: bytes = b"",
         jitter: Callable[[], float] = random.random,
     ) -> None:
@@ -104,6 +107,7 @@ class Wiring:
         self._jitter = jitter
         self._load = load
         self._catalogue = catalogue
+        self._aside = aside
         self._own = own
 
     def prepare(self, rules: Rules, health: Callable[[], Reply]) -> Prepared:
@@ -235,6 +239,7 @@ class Wiring:
             options=entry.options,
             wall_ms=self._clock.wall_ms,
             may_repeat=self._may_repeat(name, retries, ratio),
+            aside=self._aside(upstream, name),
         )
         backend = registry.create(entry.handler, config)
         return Arm(

@@ -131,7 +131,7 @@ async def test_an_arm_is_asked_again_within_the_budget_of_the_rules(
         assert isinstance(arm.backend, McpBackend)
         for _ in range(1000):
             arm.retries.asked(LoopClock().now())
-        given[budget] = sum(arm.backend._may_repeat() for _ in range(1000))
+        given[budget] = sum(arm.backend._relay._may_repeat() for _ in range(1000))
 
     assert given == {"20%": 200, "0%": 0}
     repeats = wiring._watch.metrics.repeats
@@ -353,3 +353,19 @@ async def test_the_arms_of_the_split_come_first(make: Callable[..., Wiring]) -> 
     line = make().prepare(loaded, health).line
 
     assert speaking(loaded, line.arms) == ["mcp", "a"]
+
+
+async def test_a_backend_may_leave_things_to_be_done_beside_the_path(
+    make: Callable[..., Wiring],
+) -> None:
+    wiring, seen = make(), []
+
+    def aside(upstream: object, arm: str) -> Callable[[object], None]:
+        seen.append((upstream, arm))
+        return lambda _: None
+
+    wiring._aside = aside
+
+    prepared = wiring.prepare(rules(), health)
+
+    assert seen == [(prepared.upstreams[name], name) for name in prepared.upstreams]
