@@ -151,7 +151,7 @@ class Renewer:
 
     async def _heard(self, source: Source) -> None:
         if self.fault:
-            self._log.info("catalogue_renewed_again", arm=source.arm.name)
+            self._log.info("catalogue_renewed", arm=source.arm.name)
         self.fault, self._failures = "", 0
         self.heard_ms = self._clock.wall_ms()
         self._due = self._clock.now() + source.every * (0.9 + self._jitter() / 5)

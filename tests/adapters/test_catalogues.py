@@ -270,7 +270,7 @@ async def test_its_return_is_told_once(state: StateDir) -> None:
         await renewer.look()
 
     assert renewer.fault == ""
-    assert desk.events == ["catalogue_not_renewed", "catalogue_renewed_again"]
+    assert desk.events == ["catalogue_not_renewed", "catalogue_renewed"]
     assert desk.changed == [catalogue("slots")]
 
 

@@ -30,7 +30,11 @@ SLOTS = {
     "name": "checkSlots",
     "description": "Free slots.",
     "inputSchema": OBJECT,
-    "outputSchema": {"type": "object", "properties": {"slots": {"type": "array"}}},
+    "outputSchema": {
+        "type": "object",
+        "properties": {"slots": {"type": "array"}},
+        "required": ["slots"],
+    },
     "annotations": {"readOnlyHint": True},
 }
 BOOK = {"name": "book", "description": "Book.", "inputSchema": {"type": "object"}}
@@ -280,6 +284,30 @@ async def test_a_declared_answer_is_told_and_kept_to(world: World, version: str)
     assert result["isError"]
     assert result["content"][0]["text"] == '{"id": "seven"}'
     assert "structuredContent" not in result
+
+
+@pytest.mark.parametrize("version", ERAS)
+@pytest.mark.parametrize(
+    ("said", "conforms"), [(b'{"slots":[]}', True), (b'{"slots":"none"}', False)]
+)
+async def test_a_rescuer_keeps_to_what_the_server_promised(
+    world: World, version: str, said: bytes, conforms: bool
+) -> None:
+    """A caller of the MCP arm has its server's list, and refuses any other answer whole."""
+    world.mcp.play = listing(SLOTS, call=dies)
+    world.webhook.play = answers(said)
+    sidecar = await started(world, percent=100)
+    own = await session(sidecar, version)
+
+    answer = await ask(
+        sidecar, version, "tools/call", {"name": "checkSlots", "arguments": {}}, *own
+    )
+
+    assert answer.arm == "webhook"
+    result = result_of(answer.body, "tools/call", version)
+    assert result["content"][0]["text"] == said.decode()
+    assert result["isError"] is not conforms
+    assert result.get("structuredContent") == (json.loads(said) if conforms else None)
 
 
 @pytest.mark.parametrize("version", ERAS)
