@@ -145,9 +145,7 @@ class Once:
         if reply is None or verdict.ran is _NOT_RUN:
             self._end(ticket, ran if reply is None else _NOT_RUN)
             return
-        if call.kind is _MCP and call.rpc_id is None:  # a notification: nobody was told anything
-            self._end(ticket, _UNKNOWN)
-        elif isinstance(reply.body, bytes):
+        if isinstance(reply.body, bytes):
             self._end(ticket, _outcome(ticket, call, reply, verdict))
         elif ticket.left:  # a late answer that begins well and is too large to be kept
             self._end(ticket, Done(None, verdict.label == _SUCCESS))

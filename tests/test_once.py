@@ -545,12 +545,13 @@ async def test_a_stream_of_events_counts_for_what_it_says(
     assert len(mcp.seen) == runs
 
 
-async def test_a_request_after_a_notification_is_answered() -> None:
-    world = World(mcp=Network((202, b"")))
+async def test_a_write_whose_outcome_nobody_would_hear_does_not_run() -> None:
+    world = World()
     note = {name: value for name, value in RPC_BOOK.items() if name != "id"}
-    await world.ask(note, "/mcp", headers=CALLER)
 
-    assert said(await world.ask(RPC_BOOK, "/mcp", headers=CALLER))["id"] == 7
+    assert (await world.ask(note, "/mcp", headers=CALLER)).status == 400
+    assert world.deliveries == (0, 0)
+    assert len(world.once.guard.store) == 0
 
 
 async def test_an_answer_that_nobody_can_read_is_not_told_as_done() -> None:

@@ -38,7 +38,7 @@ class LastRuns:
             self.remember(run.key, run.number, now)
 
     def revive(self, run: Run) -> bool:
-        """A forgotten run is known again, unless another has followed or its number is forgotten."""
+        """A forgotten run is known again, unless another followed or its number is forgotten."""
         if run.key in self.known or self.number(run.key) != run.number:
             return False
         self.known[run.key] = run
