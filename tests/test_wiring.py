@@ -358,7 +358,8 @@ async def test_the_arms_of_the_split_come_first(make: Callable[..., Wiring]) -> 
 async def test_a_backend_may_leave_things_to_be_done_beside_the_path(
     make: Callable[..., Wiring],
 ) -> None:
-    wiring, seen = make(), []
+    wiring = make()
+    seen: list[tuple[object, str]] = []
 
     def aside(upstream: object, arm: str) -> Callable[[object], None]:
         seen.append((upstream, arm))
