@@ -39,7 +39,7 @@ serve: $(STAMP) ## run the sidecar with rules/rules.yaml
 	@$(BIN)/callsplit serve
 
 # Other people's MCP clients, one environment each; without them their tests are skipped.
-clients: $(STAMP)
+clients: $(STAMP) ## get other people's MCP clients for the tests
 	@$(BIN)/python tests/mcp/environments.py
 
 # Node and the official MCP conformance suite; without them its tests are skipped.
