@@ -58,8 +58,12 @@ class Listing:
         """
         try:
             return await self._check(await self._peer.current_era(send), send, listing=listing)
+        except UpstreamFailed:
+            if not self._peer.no_legacy:
+                raise
         except ProbeFailed:
-            return await self._check(await self._peer.learn_era(send), send, listing=listing)
+            await self._peer.learn_era(send)
+        return await self._check(await self._peer.current_era(send), send, listing=listing)
 
     async def _check(self, era: Era, send: Send, *, listing: bool) -> None:
         if listing or era is Era.LEGACY:
