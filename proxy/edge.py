@@ -147,8 +147,9 @@ class Edge:
         try:
             if call.kind is _MCP:
                 self._check_origin(call.head)
-            rules, kinds, body = self._rules, visit.kinds, call.body
-            result = rules.auth.check(call.kind, kinds, visit.presented, body, wall_ms)
+            result = self._rules.auth.check(
+                call.kind, visit.kinds, visit.presented, call.body, wall_ms
+            )
             visit.credential, call.signed = result.credential, result.signed
             if result.failure is not None:
                 raise self._unauthorised(visit, result.failure)

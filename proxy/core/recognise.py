@@ -40,21 +40,21 @@ _BLANKS = b" \t\r\n"  # of JSON
 
 def recognise(route: Route, head: Head, body: bytes, ids: CallIds) -> Call:
     """The call behind a request; raises `Refused` for what no arm may be asked."""
-    call = Call(_OTHER, head, body)
+    call, path = Call(_OTHER, head, body), route.id
     try:
-        if route.id is _RETELL_PATH:
-            _by_shape(call, route)
-        elif route.id is _FUNCTION_PATH:
+        if path is _RETELL_PATH:
+            _by_shape(call, path)
+        elif path is _FUNCTION_PATH:
             _on_function_path(call, route, ids)
-        elif route.id is _LLM_PATH:
+        elif path is _LLM_PATH:
             call.kind, call.id = _LLM, usable(route.call_id)
-        elif route.id is _MCP_PATH and head.method in _WITH_QUERY:
+        elif path is _MCP_PATH and head.method in _WITH_QUERY:
             take_stream(call)
         else:
-            _by_shape(call, route)
+            _by_shape(call, path)
     except ValueError as fault:
-        if route.id in _STRICT:
-            raise _malformed(route) from fault
+        if path in _STRICT:
+            raise _malformed(path) from fault
         return Call(_OTHER, head, body)
     if call.kind not in route.kinds:
         return Call(_OTHER, head, body)
@@ -63,43 +63,43 @@ def recognise(route: Route, head: Head, body: bytes, ids: CallIds) -> Call:
     return call
 
 
-def _malformed(route: Route) -> Refused:
+def _malformed(path: RouteId) -> Refused:
     code, message = "malformed_json", "The body is not valid JSON."
-    if route.id is _MCP_PATH:
+    if path is _MCP_PATH:
         return refusal(code, message, rpc_code=PARSE_ERROR)
     return Refused(400, code, message)
 
 
-def _by_shape(call: Call, route: Route) -> None:
+def _by_shape(call: Call, path: RouteId) -> None:
     shape, _ = read_shape(call.body)
     if shape is None:
-        _no_object(call, route)
-    elif shape.jsonrpc is not UNSET and _is_mcp(call, shape, route):
+        _no_object(call, path)
+    elif shape.jsonrpc is not UNSET and _is_mcp(call, shape, path):
         take_message(call, shape)
-    elif route.id is _MCP_PATH or (route.id is _TOOLS_PATH and shape.jsonrpc is not UNSET):
+    elif path is _MCP_PATH or (path is _TOOLS_PATH and shape.jsonrpc is not UNSET):
         raise no_message(shape)
     elif shape.event is not None and _is_event(shape):
         _event(call, shape, shape.event)
     elif shape.name and shape.args is not UNSET:
         _function(call, shape, shape.name)
-    elif shape.tool and (shape.arguments is not UNSET or route.id is _TOOLS_PATH):
+    elif shape.tool and (shape.arguments is not UNSET or path is _TOOLS_PATH):
         call.kind, call.id = _TOOLS, usable(shape.call_id)
         call.tool, call.arguments = tool_of(shape.tool), arguments_of(shape.arguments)
 
 
-def _is_mcp(call: Call, shape: Shape, route: Route) -> bool:
+def _is_mcp(call: Call, shape: Shape, path: RouteId) -> bool:
     """Where anything may come, an answer is one of a session: else it is an unknown shape."""
     if not is_message(shape, call.body):
         return False
-    return bool(shape.method) or route.id in _STRICT or _SESSION in call.head.named
+    return bool(shape.method) or path in _STRICT or _SESSION in call.head.named
 
 
-def _no_object(call: Call, route: Route) -> None:
-    if route.id not in _STRICT:
+def _no_object(call: Call, path: RouteId) -> None:
+    if path not in _STRICT:
         return
     if call.body.lstrip(_BLANKS)[:1] == b"[":
         take_batch(call)
-    elif route.id is _MCP_PATH:
+    elif path is _MCP_PATH:
         raise no_message()
 
 
