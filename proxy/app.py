@@ -91,16 +91,7 @@ class App:
         )
         self.probes = Probes(clock=clock, watch=self.watcher, tasks=self.tasks)
         self.watcher.breaker_hook = self._breaker_changed
-        self.wiring = Wiring(
-            clock=clock,
-            watch=self.watcher,
-            sweep=Sweep(clock),
-            secret=settings.secret,
-            load=self._load,
-            catalogue=lambda arm: self.catalogues.of(arm),
-            aside=Errands(clock=clock, log=log, start=self.tasks.start).over,
-            own=new_id().encode(),
-        )
+        self.wiring = self._wires(settings)
         prepared = self.wiring.prepare(rules, self._health)
         self.once = Once(ReplayGuard(), EventGuard(), clock=clock, watch=self.watcher)
         self.cached = Cached(clock=clock, watch=self.watcher)
@@ -293,6 +284,19 @@ class App:
             return None
         later = asyncio.get_running_loop().call_later
         return AccessLog(fd, later=later, now=self.clock.now, wall_ms=self.clock.wall_ms)
+
+    def _wires(self, settings: Settings) -> Wiring:
+        clock, start = self.clock, self.tasks.start
+        return Wiring(
+            clock=clock,
+            watch=self.watcher,
+            sweep=Sweep(clock),
+            secret=settings.secret,
+            load=self._load,
+            catalogue=lambda arm: self.catalogues.of(arm),
+            aside=Errands(clock=clock, log=self.log, start=start).over,
+            own=new_id().encode(),
+        )
 
     def _outbox(self) -> Durable:
         clock, start = self.clock, self.tasks.start
