@@ -9,9 +9,14 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
-from proxy.core.model import Era, Headers, Outbound, Reply
+from backends.base import BackendConfig
+from backends.mcp import McpBackend
+from backends.mcp_peer import SESSION
+from proxy.core.dialects.headers import value_of
+from proxy.core.model import Call, Era, Form, Headers, Outbound, Reply, Session
 from proxy.errors import UpstreamFailed
-from tests.backends.kit import JSON, Stream, text_result
+from tests.backends.kit import JSON, Stream, mcp_call, text_result
+from tests.fakes import FakeClock
 
 LEGACY, MODERN = "2025-11-25", "2026-07-28"
 EVENTS: Headers = [(b"content-type", b"text/event-stream")]
@@ -60,12 +65,17 @@ class Told:
         self.answers: dict[str, Any] = {}
         self.gate: Callable[[dict[str, Any]], Any] | None = None
         self.down: UpstreamFailed | None = None
+        self.handshake: Reply | None = None  # instead of a good one
         self._numbers = itertools.count(1)
 
     def restart(self) -> None:
         """Forget every session."""
         self.sessions.clear()
         self.ready.clear()
+
+    def forget(self) -> None:
+        """Look at what comes from here on."""
+        self.asked, self.sent, self.dispatched = [], [], []
 
     @property
     def count(self) -> Counter[str]:
@@ -126,10 +136,12 @@ class Told:
             if method == "notifications/initialized" and session is not None:
                 self.ready.add(session)
             return Reply(202)
-        assert session is None or session in self.ready
+        assert not self.keeps_sessions or session in self.ready
         return await self._serve(asked, session)
 
     def _begin(self, asked: dict[str, Any]) -> Reply:
+        if self.handshake is not None:
+            return self.handshake
         reply = self._result(asked, {"protocolVersion": self.version, **INTRODUCED})
         if self.keeps_sessions:
             session = f"s{next(self._numbers)}"
@@ -184,3 +196,87 @@ class Asides:
         waiting, self.waiting = self.waiting, []
         for errand in waiting:
             await errand(send)
+
+
+class Rig:
+    """An MCP arm with a told server, and what is usually the sidecar's part."""
+
+    def __init__(self, *eras: Era, **more: Any) -> None:
+        config = {name: more.pop(name) for name in ("tools", "bearer", "by_rule") if name in more}
+        self.told = Told(*eras, **more)
+        self.asides = Asides()
+        self.clock = FakeClock()
+        self.repeats = True
+        self.repeated = 0
+        self.arm = McpBackend(
+            BackendConfig(
+                "mcp",
+                path="/mcp",
+                aside=self.asides,
+                wall_ms=self.clock.wall_ms,
+                may_repeat=self._may_repeat,
+                **config,
+            )
+        )
+
+    def _may_repeat(self) -> bool:
+        self.repeated += 1
+        return self.repeats
+
+    async def ask(self, call: Call) -> Reply:
+        return await self.arm.handle(call, self.told)
+
+    async def run_aside(self) -> None:
+        await self.asides.run(self.told)
+
+    async def begin(self, id: str = "c1", *, params: Any = None) -> Session:
+        """A caller's legacy session, begun at the server."""
+        draft = Session(id, "", LEGACY, 0)
+        call = legacy("initialize", params or {"protocolVersion": LEGACY}, session=draft)
+        reply = await self.ask(call)
+        found = value_of(reply.headers, SESSION)
+        session = Session(id, "mcp", LEGACY, 0, found.decode() if found else None)
+        await self.ask(legacy("notifications/initialized", {}, session=session, rpc_id=None))
+        self.told.forget()
+        return session
+
+
+def legacy(
+    method: str = "tools/call",
+    params: Any = None,
+    *,
+    session: Session | None = None,
+    rpc_id: bytes | None = b'"own-1"',
+    **more: Any,
+) -> Call:
+    """A legacy caller's message."""
+    if method != "tools/call":
+        more["tool"] = None
+    call = mcp_call(method, params, version=LEGACY, rpc_id=rpc_id, **more)
+    call.era, call.session = Era.LEGACY, session
+    call.form = Form.REQUEST if rpc_id is not None else Form.NOTIFICATION
+    return call
+
+
+def bodiless(form: Form, session: Session | None) -> Call:
+    """A legacy caller's GET or DELETE."""
+    http = {Form.STREAM: "GET", Form.END: "DELETE"}[form]
+    call = legacy("", {}, session=session, rpc_id=None, http=http)
+    call.body, call.form, call.rpc_method = b"", form, None
+    return call
+
+
+def modern(method: str = "tools/call", params: Any = None, **more: Any) -> Call:
+    """A modern caller's message."""
+    if method != "tools/call":
+        more["tool"] = None
+    call = mcp_call(method, params, **more)
+    call.era = Era.MODERN
+    call.form = Form.REQUEST if call.rpc_id is not None else Form.NOTIFICATION
+    return call
+
+
+def answer_of(reply: Reply) -> dict[str, Any]:
+    """The JSON-RPC answer in a reply."""
+    assert isinstance(reply.body, bytes)
+    return message(reply.body)
