@@ -49,5 +49,10 @@ def test_a_webhook_answers_for_a_dead_mcp_server_in_both_eras(tools: Tools, tmp_
     nothing_is_lost(list(suite_parts.outage(tools, tmp_path, say)))
 
 
-def test_callsplit_is_a_conforming_client(tools: Tools, tmp_path: Path) -> None:
-    nothing_is_lost(list(suite_parts.client(tools, tmp_path, say)))
+@pytest.mark.parametrize(("version", "scenario"), suite_parts.AS_CLIENT)
+def test_callsplit_is_a_conforming_client(
+    tools: Tools, tmp_path: Path, version: str, scenario: str
+) -> None:
+    row = suite_parts.as_client(tools, tmp_path, version, scenario)
+
+    assert row.lost == []
