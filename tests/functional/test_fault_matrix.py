@@ -156,12 +156,12 @@ class Stage:
         for arm in self.arms:
             arm.go.set()
         assert {answer.status for answer in await answers} == {200}
-        self.check_kept(count)
+        await until(lambda: self.kept() == [count, count], "so many wait for a request")
 
-    def check_kept(self, count: int) -> None:
-        """There are so many connections to each arm that wait for a request."""
+    def kept(self) -> list[int]:
+        """How many connections to each arm wait for a request."""
         upstreams = self.sidecar.app.wiring.upstreams
-        assert [upstreams[arm.name].idle for arm in self.arms] == [count, count]
+        return [upstreams[arm.name].idle for arm in self.arms]
 
     def cell(self, call_id: str) -> Cell:
         """What came of one exchange."""
@@ -233,7 +233,7 @@ async def broken(ready: Stage, fault: Fault, *, reused: bool, both: bool, count:
         await ready.warm(count)
         if fault.slow:  # Only now: to open all those connections may take a while.
             await ready.sidecar.write(hasty(ready.rules))
-            ready.check_kept(count)
+            await until(lambda: ready.kept() == [count, count], "so many wait again")
     await ready.first.break_with(fault)
     if both:
         await ready.second.break_with(fault)
