@@ -78,6 +78,7 @@ def test_lookups_are_by_lower_case_name_and_hold_every_field() -> None:
         b"Idempotency-Key",
         # To PHP and WSGI these are the true ones.
         b"X_Retell_Signature", b"X_Call_ID", b"x-retell_call-id",
+        b"Mcp_Method", b"Mcp_Name", b"MCP_Protocol-Version",
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("spelling", [bytes, bytes.lower, bytes.upper, bytes.title])

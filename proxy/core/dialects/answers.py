@@ -162,7 +162,7 @@ def no_such_method(call: Call) -> Reply:
     verdict = Verdict("business_no", Ran.NO, Counts.NOTHING)
     if call.head.method != "POST":
         return Reply(405, [(b"allow", b"POST")], verdict=verdict)
-    if call.rpc_id is None:
+    if call.rpc_id is None or call.rpc_method is None:
         return Reply(202, verdict=verdict)
     message = jsonrpc.render_error(call.rpc_id, jsonrpc.METHOD_NOT_FOUND, "Method not found")
     modern = jsonrpc.era_of(call.head.named) is Era.MODERN

@@ -57,8 +57,8 @@ def _to_mcp(call: Call, sentence: str, *, done: bool) -> Reply:
     """Always status 200: on others whole client sessions die, and with them the call's tools."""
     if call.head.method != "POST":
         return Reply(405, [(b"allow", b"POST")])
-    if call.rpc_id is None:
-        return Reply(202)  # Nobody waits for an answer to a notification.
+    if call.rpc_id is None or call.rpc_method is None:
+        return Reply(202)  # Nobody waits for an answer to a notification, or to an answer.
     if call.rpc_method == "tools/call":
         result = ToolResult(sentence, is_error=not done)
         era = jsonrpc.era_of(call.head.named)

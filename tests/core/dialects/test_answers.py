@@ -272,10 +272,11 @@ def test_other_methods_are_unknown_to_an_arm_of_tools(version: str, status: int)
     assert reply.verdict.delivers
 
 
-def test_a_notification_is_accepted_and_dropped() -> None:
-    reply = answers.no_such_method(mcp_call(rpc_id=None, rpc_method="notifications/initialized"))
+def test_notifications_and_answers_are_accepted_and_dropped() -> None:
+    note = answers.no_such_method(mcp_call(rpc_id=None, rpc_method="notifications/initialized"))
+    answer = answers.no_such_method(mcp_call(rpc_method=None))
 
-    assert (reply.status, reply.body) == (202, b"")
+    assert (note.status, note.body) == (answer.status, answer.body) == (202, b"")
 
 
 def test_only_posts_carry_messages() -> None:

@@ -81,10 +81,12 @@ def test_an_mcp_caller_hears_of_other_requests_as_errors() -> None:
     assert (reply.status, body["id"], body["error"]["code"]) == (200, "a", -32603)
 
 
-def test_a_notification_hears_nothing() -> None:
-    reply, body = answer(call(Kind.MCP, rpc_method="notifications/initialized"))
+def test_notifications_and_answers_hear_nothing() -> None:
+    """The ID of an answer is that of the server's question."""
+    note, nothing = answer(call(Kind.MCP, rpc_method="notifications/initialized"))
+    taken, none = answer(call(Kind.MCP, rpc_id=b"1", rpc_method=None))
 
-    assert (reply.status, body) == (202, None)
+    assert (note.status, nothing) == (taken.status, none) == (202, None)
 
 
 def test_a_stream_that_cannot_be_opened_is_refused_plainly() -> None:
