@@ -1,6 +1,6 @@
 """The measurements of `make bench-mcp`: what callsplit adds to a call, and what its bridge carries.
 
-Direct, through callsplit, and through a proxy that only passes on take turns, request by request,
+Direct, through callsplit, and through a proxy that only passes on take turns, some calls each,
 so that whatever the machine does meanwhile happens to all.
 """
 
@@ -28,7 +28,7 @@ from tests.bench.peers import (
     passing,
 )
 from tests.bench.place import Peer, Place, free_port
-from tests.bench.process import Broken, Running, cores
+from tests.bench.process import Broken, Running, awake, cores
 
 ADDED_MS = 0.35
 """What callsplit may add to the median of a warm tools/call."""
@@ -39,6 +39,9 @@ TIMES = 20.0
 DIRECT = "direct"
 OURS = (callsplit_mcp.KEY, callsplit_mcp_compiled.KEY)
 WARM_UP = 100
+TURN = 50
+"""Calls before the next one has its turn: taking turns at every call, none would find its core warm."""
+
 CONNECTIONS = 8
 """That keep the bridge, or the proxy, busy."""
 
@@ -203,7 +206,7 @@ class Caller:
 
 def added(rig: Rig, say: Say, *, rounds: int, calls_each: int) -> dict[str, Any]:
     """What callsplit adds to the median of a warm call, by era."""
-    with rig.beside_the_server():
+    with awake(), rig.beside_the_server():
         return uvloop.run(_added(rig, say, rounds, calls_each))
 
 
@@ -236,9 +239,9 @@ async def _added(rig: Rig, say: Say, rounds: int, calls_each: int) -> dict[str, 
 async def _turns(callers: Mapping[str, Caller], count: int) -> dict[str, float]:
     """The median of each caller's calls."""
     taken: dict[str, list[float]] = {key: [] for key in callers}
-    for _ in range(count):
+    for _ in range(count // TURN):
         for key, caller in callers.items():
-            taken[key].append(await caller.call())
+            taken[key] += [await caller.call() for _ in range(TURN)]
     return {key: statistics.median(ones) for key, ones in taken.items()}
 
 

@@ -5,7 +5,8 @@ same plain HTTP client: the difference of the medians is what callsplit adds.  B
 a few lines of aiohttp add that only pass on.  Then custom functions of Retell's go through
 callsplit to that server, and tools/calls through FastMCP's proxy: as many a second as each carries.
 Everything runs on 127.0.0.1.  For the first, the client has a core to itself, and callsplit is
-where a sidecar is, beside the server; for the second, the proxies have the core to themselves.
+where a sidecar is, beside the server, and no core may fall asleep; for the second, the proxies have
+the core to themselves.
 """
 
 from __future__ import annotations
