@@ -31,7 +31,7 @@ def mcp_call(
     accept: str = "application/json, text/event-stream",
     method: str = "POST",
     rpc_id: bytes | None = b'"r-1"',
-    rpc_method: str = "tools/call",
+    rpc_method: str | None = "tools/call",
 ) -> Call:
     named = {b"accept": accept.encode()}
     if version is not None:
