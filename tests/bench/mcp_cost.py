@@ -40,7 +40,7 @@ DIRECT = "direct"
 OURS = (callsplit_mcp.KEY, callsplit_mcp_compiled.KEY)
 WARM_UP = 100
 TURN = 50
-"""Calls before the next one has its turn: taking turns at every call, none would find its core warm."""
+"""Calls before the next has its turn: with a turn for each, none would find its core warm."""
 
 CONNECTIONS = 8
 """That keep the bridge, or the proxy, busy."""

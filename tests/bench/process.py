@@ -95,7 +95,7 @@ class Running:
 def awake() -> Iterator[None]:
     """Meanwhile no core falls asleep: something runs that gives way to everything else.
 
-    To wake a core costs a machine, a virtual one above all, up to a tenth of a millisecond, which is
+    To wake one costs a machine, a virtual one above all, up to a tenth of a millisecond, which is
     charged to whoever is spoken to.
     """
     spins = [sys.executable, "-c", "while True: pass"]
