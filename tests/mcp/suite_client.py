@@ -10,6 +10,7 @@ import json
 import os
 import sys
 import tempfile
+import time
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -40,12 +41,28 @@ CALLS: dict[str, list[tuple[str, dict[str, Any]]]] = {
 """The tools that an agent calls, by scenario; broken ones too, whom the sidecar must not call."""
 
 
+PATIENCE = 2.0
+"""Seconds for the sidecar to learn the server's tools."""
+
+
 def calls() -> list[tuple[str, dict[str, Any]]]:
     """What the scenario asks for in its context, or what we know of it, or anything."""
     context = json.loads(os.environ.get("MCP_CONFORMANCE_CONTEXT") or "{}")
     told = [(call["name"], call["arguments"]) for call in context.get("toolCalls", [])]
     scenario = os.environ.get("MCP_CONFORMANCE_SCENARIO", "")
     return told or CALLS.get(scenario, [("any_tool", {})])
+
+
+def await_catalogue(log: Path) -> None:
+    """Return once the sidecar knows the server's tools, as a client does that calls one.
+
+    Some servers list none; nor would they be asked twice.
+    """
+    ends = time.monotonic() + PATIENCE
+    while time.monotonic() < ends:
+        if any(told["event"] == "catalogue_changed" for told in suite_rig.logged(log)):
+            return
+        time.sleep(0.02)
 
 
 def asked(request: urllib.request.Request) -> Any:
@@ -64,6 +81,7 @@ def main() -> int:
         tempfile.TemporaryDirectory(prefix="callsplit-conformance-") as folder,
         suite_rig.sidecar(Path(folder), url) as mcp,
     ):
+        await_catalogue(Path(folder, "sidecar.err"))
         retell = mcp.partition("/mcp/")[0] + "/retell"
         for tool, arguments in calls():
             about = {"call_id": suite_rig.CALL_ID}

@@ -169,12 +169,17 @@ def _printed(child: Child) -> int | None:
 
 def _started(child: Child) -> int | None:
     """The port that the sidecar's log tells of."""
-    for line in child.err.read_text().splitlines(keepends=True):
-        if line.startswith("{") and line.endswith("\n"):
-            told = json.loads(line)
-            if told["event"] == "sidecar_started":
-                return int(told["address"].rpartition(":")[2])
+    for told in logged(child.err):
+        if told["event"] == "sidecar_started":
+            return int(told["address"].rpartition(":")[2])
     return None
+
+
+def logged(log: Path) -> Iterator[dict[str, Any]]:
+    """What a sidecar has logged so far; the last line may be half a line."""
+    for line in log.read_text().splitlines(keepends=True):
+        if line.startswith("{") and line.endswith("\n"):
+            yield json.loads(line)
 
 
 def _listens(port: int) -> bool:
