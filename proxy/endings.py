@@ -50,6 +50,7 @@ class Endings:
         if arm is plan.arm and plan.other is not None:  # so early that a rescue can follow
             early = plan.budget_ends - plan.min_attempt - SLACK
             first = max(min(first, early), now + plan.min_attempt)
+        reply.length = None  # There may be more to say.
         reply.body = Finale(
             body,
             call.rpc_id,

@@ -115,6 +115,7 @@ class Protocol:
                 message = render_error(rpc_id, INTERNAL_ERROR, "The server broke off.")
                 return as_events(rpc_reply(call, message))
 
+            reply.length = None  # There may be more to say.
             reply.body = Finale(
                 reply.body, rpc_id, finish, start=self._start, resumable=call.era is _LEGACY
             )

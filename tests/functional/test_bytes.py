@@ -534,6 +534,9 @@ async def test_an_answer_larger_than_what_is_judged_streams(world: World) -> Non
     assert (line["outcome"], line["bytes_out"], line["flags"]) == ("ok", len(body), ["streamed"])
 
 
+PONG = b'data: {"jsonrpc":"2.0","id":1,"result":{}}\n\n'
+
+
 async def test_events_stream_as_they_come(world: World) -> None:
     """An MCP server's stream is not held back until it is whole."""
     go_on = asyncio.Event()
@@ -542,7 +545,7 @@ async def test_events_stream_as_they_come(world: World) -> None:
         head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n"
         await peer.send(head + b"data: 1\n\n")
         await go_on.wait()
-        await peer.send(b"data: 2\n\n")
+        await peer.send(PONG)
         return False
 
     world.mcp.play = play
@@ -558,7 +561,7 @@ async def test_events_stream_as_they_come(world: World) -> None:
 
     assert Answer(head, b"").value(b"content-type") == b"text/event-stream"
     assert first == b"9\r\ndata: 1\n\n\r\n"
-    assert rest == b"9\r\ndata: 2\n\n\r\n0\r\n\r\n"
+    assert rest == b"%x\r\n%b\r\n0\r\n\r\n" % (len(PONG), PONG)
 
 
 async def test_a_tool_asked_in_chunks_reaches_mcp_with_its_arguments(world: World) -> None:

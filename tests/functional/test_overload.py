@@ -404,7 +404,7 @@ async def test_a_caller_who_counts_hops_harms_nobody_but_himself(world: World, h
 async def test_a_server_that_refuses_everybody_is_not_asked_twice_by_everybody(
     world: World,
 ) -> None:
-    """What it refuses unread is mended a few times, then its word is taken."""
+    """It is asked who it is, which runs nothing and is cheap, and no tool is asked of it."""
     sidecar = await world.sidecar()
     await learn(sidecar, world)
     before = len(world.mcp.seen)
@@ -414,11 +414,8 @@ async def test_a_server_that_refuses_everybody_is_not_asked_twice_by_everybody(
     got = [await sidecar.call(BOOK, f"id_{n}") for n in range(30)]
 
     assert {(answer.body, answer.reason) for answer in got} == {(FROM_WEBHOOK, "rescue_config")}
-    repeats = await sidecar.metrics()
-    given = repeats.total("repeats_total", arm="mcp", outcome="given")
-    assert repeats.total("repeats_total", arm="mcp") == 30
-    assert 3 <= given <= 12
-    assert len(world.mcp.seen) - before <= 30 + 2 * given
+    assert len(world.mcp.tools) == 2  # the one that it answered, and the first that it refused
+    assert len(world.mcp.seen) - before <= 2 * 30 + 2
 
 
 # -- Hedges.

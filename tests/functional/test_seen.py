@@ -148,6 +148,7 @@ async def test_an_access_line_tells_the_whole_story(world: World) -> None:
     assert ms >= max(times) >= 0
     assert line == {
         "level": "info",
+        "session": None,
         "event": "exchange_ended",
         "request_id": (answer.value(b"x-request-id") or b"").decode(),
         "call_id": "call_x",
