@@ -109,11 +109,17 @@ class Asking:
         try:
             reply, answer = await self._put(_LEGACY, seat.agreed, question, send, read)
             if isinstance(answer, Progress):
-                answer.ended, held = partial(self._sessions.release, seat), False
+                answer.ended, held = partial(self._heard, seat, question, answer.rpc_id), False
             return reply, answer
         finally:
             if held:
                 self._sessions.release(seat)
+
+    def _heard(self, seat: Seat, question: Question, rpc_id: bytes, answered: bool) -> None:
+        """A stream of progress is over, or its reader has left."""
+        self._sessions.release(seat)
+        if question.may_be_taken_back and not answered:
+            self.take_back(rpc_id, seat.agreed)
 
     async def _put(
         self,

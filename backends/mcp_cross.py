@@ -57,7 +57,9 @@ class Cross:
         """The answer in the caller's era."""
         if call.head.method == "DELETE":
             return Reply(204, verdict=ANSWERED)
-        if call.rpc_id is None or call.form is Form.ANSWER:
+        if call.form is Form.ANSWER:
+            return Reply(202, verdict=ANSWERED)
+        if call.rpc_id is None:
             return no_such_method(call)  # There is no stream of news; the rest wants no answer.
         caller = _Caller(call, call.rpc_id, era)
         try:
@@ -123,7 +125,7 @@ class Cross:
             answer = jsonrpc.parse_answer(message, rpc_id)
             return caller.message(answer, self._info) if answer is not None else None
 
-        return Progress(reply.body, wanted, finish)
+        return Progress(reply.body, finish, rpc_id=rpc_id, token=wanted)
 
     @property
     def _info(self) -> bytes:

@@ -36,7 +36,7 @@ async def judged(call: Call, reply: Reply, tool: str, tools: Tools, send: Send) 
     answer: ToolResult | RpcError | bytes | None
     if call.rpc_method == "tools/call":
         answer = said = await read_tool_answer(reply, rpc_id, complete=False)
-        reply.verdict = await tools.judge(tool, reply, said, send)
+        reply.verdict = await tools.judge(tool, reply, said, send, relayed=True)
     else:
         answer = said_any = await read_any_answer(reply, rpc_id)
         reply.verdict = judge_protocol(reply, said_any)

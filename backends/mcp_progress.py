@@ -17,30 +17,33 @@ from proxy.errors import UpstreamFailed
 
 
 class Progress:
-    """The events for a caller, up to and with the answer to its request.
+    """The events for a caller, up to and with the answer to its request, which is `rpc_id` there.
 
     `finish` renders the answer, None for a message that is none.  `ended` is called once, when
-    nothing more comes of the server's stream.
+    nothing more is heard of the server, and told whether it had answered.
     """
 
     def __init__(
         self,
         chunks: AsyncIterator[bytes],
-        token: bytes,
         finish: Callable[[bytes], bytes | None],
+        *,
+        rpc_id: bytes,
+        token: bytes,
     ) -> None:
-        self.ended: Callable[[], None] | None = None
+        self.rpc_id = rpc_id
+        self.ended: Callable[[bool], None] | None = None
         self._chunks = chunks
         self._token = token
         self._finish = finish
         self._parser = sse.Parser()
-        self._over = False
+        self._answered = False
 
     def __aiter__(self) -> Progress:
         return self
 
     async def __anext__(self) -> bytes:
-        while not self._over:
+        while not self._answered:
             try:
                 chunk = await self._chunks.__anext__()
                 said = b"".join(map(self._rendered, self._parser.feed(chunk)))
@@ -68,10 +71,10 @@ class Progress:
             drop()
 
     def _rendered(self, event: sse.Event) -> bytes:
-        if event.name != b"message" or not event.data or self._over:
+        if event.name != b"message" or not event.data or self._answered:
             return b""
         message = self._finish(event.data)
-        self._over = message is not None
+        self._answered = message is not None
         return sse.render(message if message is not None else self._passed_on(event.data))
 
     def _passed_on(self, message: bytes) -> bytes:
@@ -85,7 +88,6 @@ class Progress:
         return document_of(members)
 
     def _end(self) -> None:
-        self._over = True
         ended, self.ended = self.ended, None
         if ended is not None:
-            ended()
+            ended(self._answered)

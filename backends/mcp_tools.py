@@ -8,12 +8,18 @@ from backends.base import BackendConfig, Send
 from backends.mcp_listing import Listing
 from proxy.core.dialects import jsonrpc
 from proxy.core.dialects.jsonrpc import RpcError, ToolResult
-from proxy.core.model import Effect, Reply, Verdict
-from proxy.core.verdict import REFUSED, judge_rpc
+from proxy.core.model import Effect, Ran, Reply, Verdict
+from proxy.core.verdict import BUSINESS_NO, REFUSED, judge_rpc
 
 SESSION_LOST = replace(REFUSED, config_fault=False)
 """That on a request whose session the server did not know: nothing ran, and nobody is at fault."""
 
+ASKED_WRONGLY = replace(BUSINESS_NO, ran=Ran.NO)
+"""That on a message that its caller must put in another way; nobody else would take it either."""
+
+_ASKED_WRONGLY = frozenset(
+    {jsonrpc.HEADER_MISMATCH, jsonrpc.MISSING_CAPABILITY, jsonrpc.INVALID_PARAMS}
+)
 _HARMLESS = frozenset({Effect.READ, Effect.IDEMPOTENT})
 
 
@@ -43,11 +49,23 @@ class Tools:
         return self.is_read_only(tool) if effect is None else effect in _HARMLESS
 
     async def judge(
-        self, here: str, reply: Reply, answer: ToolResult | RpcError | None, send: Send
+        self,
+        here: str,
+        reply: Reply,
+        answer: ToolResult | RpcError | None,
+        send: Send,
+        *,
+        relayed: bool = False,
     ) -> Verdict | None:
-        """None leaves a failing status to whoever knows what the arm promises of it."""
+        """None leaves a failing status to whoever knows what the arm promises of it.
+
+        `relayed`: the question was the caller's own, word for word, and so are its faults.
+        """
         if _says_unknown(answer, here) and await self._listing.lacks(here, send):
             return REFUSED
+        if relayed and reply.status == 400 and isinstance(answer, RpcError):
+            if answer.code in _ASKED_WRONGLY:
+                return ASKED_WRONGLY
         verdict = judge_rpc(reply.status, reply.headers, answer, by_rule=self._by_rule)
         by_status = reply.status == 429 or reply.status >= 500
         return None if by_status and verdict is not REFUSED else verdict

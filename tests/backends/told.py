@@ -43,7 +43,8 @@ class Told:
     """Answers `send` like a server that keeps sessions, or none, and speaks some eras.
 
     `ran` holds the arguments of every tool that ran, with the session it ran in.  A `gate` lets
-    tools wait.  `down` makes every request fail.
+    tools wait.  `down` makes every request fail.  As with the SDKs' servers, no two requests
+    under way in one session may have the same ID.
     """
 
     def __init__(
@@ -63,6 +64,7 @@ class Told:
         self.dispatched: list[bool] = []
         self.tools: list[dict[str, Any]] = [{"name": "book", "inputSchema": {"type": "object"}}]
         self.answers: dict[str, Any] = {}
+        self.under_way: set[tuple[str | None, Any]] = set()
         self.gate: Callable[[dict[str, Any]], Any] | None = None
         self.down: UpstreamFailed | None = None
         self.handshake: Reply | None = None  # instead of a good one
@@ -163,8 +165,14 @@ class Told:
             return self._reply({"jsonrpc": "2.0", "id": asked["id"], "error": error})
         if params["name"] not in [tool["name"] for tool in self.tools]:
             return self._result(asked, text_result("Unknown tool", isError=True))
-        if self.gate is not None:
-            await self.gate(asked)
+        key = (session, asked["id"])
+        assert session is None or key not in self.under_way, "only one would ever be answered"
+        self.under_way.add(key)
+        try:
+            if self.gate is not None:
+                await self.gate(asked)
+        finally:
+            self.under_way.discard(key)
         self.ran.append((params["arguments"], session))
         return self._result(asked, text_result(json.dumps(params["arguments"])))
 
