@@ -51,6 +51,14 @@ AS_CLIENT = [
 ]
 """What calling a tool shows of a client, by the revision that the server speaks."""
 
+NOT_YET = {
+    "initialize": "an empty answer to server/discover is taken for a modern server's",
+    "sse-retry": "a legacy stream that was closed on purpose is not taken up again",
+    "request-metadata": "a modern server that refuses its own revision once is taken for legacy",
+    "http-invalid-tool-headers": "a tool with a broken x-mcp-header is called where one is named",
+}
+"""Scenarios of `AS_CLIENT` that callsplit is known to lose in, and why; winning is told, too."""
+
 
 @dataclass(frozen=True, slots=True)
 class Row:
@@ -61,6 +69,12 @@ class Row:
     direct: Said | None  # None: there is no such run, everything must pass
     through: Said
     lost: list[str]
+    known: str = ""  # why it is known to lose
+
+    @property
+    def surprises(self) -> bool:
+        """Something was lost, or what is known to be lost was not."""
+        return bool(self.lost) is not bool(self.known)
 
     def as_dict(self) -> dict[str, Any]:
         """For machines."""
@@ -71,6 +85,7 @@ class Row:
             "direct": direct,
             "through": {"passed": self.through.passed, "failed": self.through.failed},
             "lost": self.lost,
+            "known": self.known,
         }
 
 
@@ -137,7 +152,8 @@ def as_client(tools: Tools, folder: Path, version: str, scenario: str) -> Row:
     command = shlex.join([sys.executable, "-m", "tests.mcp.suite_client"])
     asked = ["--scenario", scenario, "--spec-version", version]
     through = suite.client(tools, command, asked, folder / "run")
-    return Row("client", f"{scenario} {version}", None, through, _failed(through))
+    known = NOT_YET.get(scenario, "")
+    return Row("client", f"{scenario} {version}", None, through, _failed(through), known)
 
 
 PARTS: dict[str, Callable[[Tools, Path, Say], Iterator[Row]]] = {

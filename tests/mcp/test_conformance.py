@@ -49,7 +49,14 @@ def test_a_webhook_answers_for_a_dead_mcp_server_in_both_eras(tools: Tools, tmp_
     nothing_is_lost(list(suite_parts.outage(tools, tmp_path, say)))
 
 
-@pytest.mark.parametrize(("version", "scenario"), suite_parts.AS_CLIENT)
+@pytest.mark.parametrize(
+    ("version", "scenario"),
+    [
+        pytest.param(version, scenario, marks=[pytest.mark.xfail(reason=why)] if why else [])
+        for version, scenario in suite_parts.AS_CLIENT
+        for why in [suite_parts.NOT_YET.get(scenario)]
+    ],
+)
 def test_callsplit_is_a_conforming_client(
     tools: Tools, tmp_path: Path, version: str, scenario: str
 ) -> None:
