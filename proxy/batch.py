@@ -51,6 +51,7 @@ class Part:
         self.headers = whole.headers
         self.peer = whole.peer
         self.secure = whole.secure
+        self.perishable = False  # It goes with the whole.
         self.message = message
         self.early: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
         self._whole = whole

@@ -26,6 +26,7 @@ from proxy.core.model import (
     Call,
     Decision,
     Effect,
+    Era,
     Form,
     Kind,
     Ran,
@@ -52,7 +53,7 @@ from proxy.sessions import Sessions
 
 # Bound once: reading a member of an enumeration is slow in Python 3.11.
 _HEALTH, _LLM, _OTHER, _READ = RouteId.HEALTH, Kind.LLM, Kind.OTHER, Effect.READ
-_MCP, _BATCH = Kind.MCP, Form.BATCH
+_MCP, _BATCH, _MODERN, _WRITE = Kind.MCP, Form.BATCH, Era.MODERN, Effect.WRITE
 
 IDEMPOTENCY_KEY = b"idempotency-key"  # draft-ietf-httpapi-idempotency-key-header
 
@@ -246,6 +247,8 @@ class Handler:
         x.decided, x.decided_by = decision.arm, decision.reason
         plan = self._plan(line, call, decision, x, wall_ms)
         if call.form is not None:
+            # In 2026-07-28 hanging up is how a question is taken back.
+            incoming.perishable = call.era is _MODERN and plan.terms.effect is not _WRITE
             if call.rpc_method != "tools/call":
                 return await self._protocol.answer(line, call, plan, x)
             if call.continues and not plan.arm.speaks_mcp:

@@ -36,6 +36,7 @@ class Incoming(Protocol):
     headers: tuple[tuple[bytes, bytes], ...]
     peer: str  # address of the socket's other end; "" for a unix socket
     secure: bool
+    perishable: bool  # set it: who answers this is cancelled once the caller is gone
 
     def declared_length(self) -> int | None:
         """Content-Length; None for a chunked or absent body."""

@@ -178,6 +178,7 @@ class FakeIncoming:
         self.peer = peer
         self.secure = False
         self.gone = False
+        self.perishable = False
         self.asked: tuple[int, float] | None = None  # limit and deadline of the read
         self.answered: Reply | None = None  # while its handler goes on
         self._chunked = chunked

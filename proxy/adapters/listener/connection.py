@@ -65,10 +65,13 @@ class Connection(Outlet):
         super().connection_made(transport)
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        """Tell the request that is being answered."""
+        """Tell the request that is being answered, and its handler if it works for nobody now."""
+        request, task = self._request, self._task_handler
         super().connection_lost(exc)
-        if self._request is not None:
-            self._request.hang_up()
+        if request is not None:
+            request.hang_up()
+            if request.perishable and not request.answered and task is not None:
+                task.cancel()
 
     def data_received(self, data: bytes) -> None:
         """Feed the parser; notice a head that is on its way and framing that broke."""

@@ -69,6 +69,7 @@ class Request(Struct, eq=False):
     _body: bytes | None = None
     gone: bool = False
     answered: bool = False
+    perishable: bool = False
 
     @classmethod
     def of(cls, message: Message, payload: StreamReader, wire: Wire) -> Request:
