@@ -63,9 +63,9 @@ class Tools:
         """
         if _says_unknown(answer, here) and await self._listing.lacks(here, send):
             return REFUSED
-        if relayed and reply.status == 400 and isinstance(answer, RpcError):
-            if answer.code in _ASKED_WRONGLY:
-                return ASKED_WRONGLY
+        wrong = isinstance(answer, RpcError) and answer.code in _ASKED_WRONGLY
+        if relayed and wrong and reply.status == 400:
+            return ASKED_WRONGLY
         verdict = judge_rpc(reply.status, reply.headers, answer, by_rule=self._by_rule)
         by_status = reply.status == 429 or reply.status >= 500
         return None if by_status and verdict is not REFUSED else verdict
