@@ -15,8 +15,21 @@ from pydantic import Field
 from backends import mcp_translation
 from backends.base import BackendConfig, ToolConfig
 from backends.mcp import McpBackend
+from backends.mcp_peer import SESSION
 from proxy.core.body_verdicts import BodyVerdicts
-from proxy.core.model import Call, Counts, Headers, Kind, Outbound, Ran, Reply
+from proxy.core.dialects.headers import value_of
+from proxy.core.model import (
+    Call,
+    Counts,
+    Effect,
+    Form,
+    Headers,
+    Kind,
+    Outbound,
+    Ran,
+    Reply,
+    Session,
+)
 from proxy.core.verdict import FAILED_BODY
 from proxy.errors import ProbeFailed, UpstreamFailed
 from proxy.relay import Sender
@@ -40,7 +53,10 @@ from tests.backends.kit import (
     serving,
     text_result,
 )
+from tests.backends.told import Asides, bodiless, legacy
+from tests.backends.told import modern as modern_call
 
+CLIENT = {"name": "test", "version": "1"}
 BOOKED = text_result('{"booked": true}', resultType="complete")
 LISTED = rpc_result({"tools": [{"name": "book", "annotations": {"readOnlyHint": True}}]})
 UNKNOWN_TOOL = rpc_result(text_result("Unknown tool: book", isError=True))
@@ -180,7 +196,7 @@ async def test_names_from_callers_do_not_pile_up(monkeypatch: pytest.MonkeyPatch
     [
         (rpc_error(-32603), "failed", Ran.UNKNOWN),
         (rpc_error(-32601, status=404), "refused", Ran.NO),
-        (rpc_error(-32021, status=400), "refused", Ran.NO),
+        (rpc_error(-32022, status=400), "refused", Ran.NO),
         (json_reply(b"nobody knows you", 401), "refused", Ran.NO),
         (json_reply(b"", 302), "redirect", Ran.NO),
     ],
@@ -594,10 +610,35 @@ def json_only() -> Iterator[str]:
         yield origin
 
 
-@pytest.fixture(params=["modern", "legacy events", "legacy json"])
-def any_era(request: pytest.FixtureRequest, modern: str, events: str, json_only: str) -> str:
-    origins = {"modern": modern, "legacy events": events, "legacy json": json_only}
-    return origins[request.param]
+@pytest.fixture(scope="module")
+def stateful() -> Iterator[str]:
+    with serving(knowing_only_old(salon().streamable_http_app())) as origin:
+        yield origin
+
+
+@pytest.fixture(scope="module")
+def stateful_json() -> Iterator[str]:
+    with serving(knowing_only_old(salon().streamable_http_app(json_response=True))) as origin:
+        yield origin
+
+
+ORIGINS = ["modern", "events", "json_only", "stateful", "stateful_json"]
+
+
+@pytest.fixture(params=ORIGINS)
+def any_era(request: pytest.FixtureRequest) -> str:
+    return str(request.getfixturevalue(request.param))
+
+
+@pytest.fixture(params=["stateful", "stateful_json"])
+def keeping_sessions(request: pytest.FixtureRequest) -> str:
+    return str(request.getfixturevalue(request.param))
+
+
+@pytest.fixture
+async def with_sessions(keeping_sessions: str) -> AsyncIterator[HttpSend]:
+    async with http_send(keeping_sessions) as send:
+        yield send
 
 
 @pytest.fixture
@@ -737,3 +778,139 @@ async def test_what_a_real_server_cannot_do_is_relayed_too(real_modern: HttpSend
     assert JSONRPCError.model_validate_json(body_of(reply)).error.code == -32601
     assert reply.verdict is not None
     assert reply.verdict.delivers
+
+
+async def lose(send: HttpSend) -> None:
+    """End every session that the server has ever been asked in."""
+    named = {value for each in send.sent for name, value in each.headers if name == SESSION}
+    for session in named:
+        fields = [(SESSION, session), (b"mcp-protocol-version", b"2025-11-25")]
+        await send(Outbound("DELETE", "/mcp", fields))
+
+
+async def test_a_real_servers_sessions_are_one_per_call_and_replaced_if_lost(
+    with_sessions: HttpSend,
+) -> None:
+    arm = backend()
+    calls = [function("greet", name=str(n)) for n in range(10)]
+    for n, call in enumerate(calls):
+        call.id = f"call {n % 2}"
+
+    replies = await asyncio.gather(*(arm.handle(call, with_sessions) for call in calls))
+    assert [body_of(reply).decode() for reply in replies] == [f"Grüß Gott, {n}!" for n in range(10)]
+    await lose(with_sessions)
+    reply = await arm.handle(function("greet", name="again"), with_sessions)
+
+    assert body_of(reply).decode() == "Grüß Gott, again!"
+
+
+def begun_at(session: Session, reply: Reply) -> Session:
+    found = value_of(reply.headers, SESSION).decode()
+    return Session(session.id, "mcp", session.version, 0, found)
+
+
+async def heard(reply: Reply) -> dict[str, Any]:
+    raw = reply.body
+    if not isinstance(raw, bytes):
+        raw = b"".join([chunk async for chunk in raw])
+    found = json.loads(raw.rpartition(b"data: ")[2] if b"data: " in raw else raw)
+    assert isinstance(found, dict)
+    return found
+
+
+async def test_a_real_session_is_relayed_repaired_and_ended(with_sessions: HttpSend) -> None:
+    arm, draft = backend(), Session("c", "", "2025-11-25", 0)
+    about = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": CLIENT}
+    began = await arm.handle(legacy("initialize", about, session=draft), with_sessions)
+    session = begun_at(draft, began)
+    assert (await heard(began))["result"]["serverInfo"]["name"] == "salon"
+    ready = legacy("notifications/initialized", {}, session=session, rpc_id=None)
+    assert (await arm.handle(ready, with_sessions)).status == 202
+    greeting = {"name": "greet", "arguments": {"name": "Ana"}}
+
+    for lost in (False, True):
+        if lost:
+            await lose(with_sessions)
+        call = legacy("tools/call", greeting, session=session, tool="greet")
+        answer = await heard(await arm.handle(call, with_sessions))
+        assert answer["id"] == "own-1"
+        assert answer["result"]["structuredContent"] == {"result": "Grüß Gott, Ana!"}
+
+    assert (await arm.handle(bodiless(Form.END, session), with_sessions)).status in (200, 204)
+
+
+async def test_a_modern_caller_crosses_to_a_real_server_of_old(with_sessions: HttpSend) -> None:
+    arm = backend()
+
+    discovered = await heard(await arm.handle(modern_call("server/discover"), with_sessions))
+    listed = await heard(await arm.handle(modern_call("tools/list"), with_sessions))
+    greeting = {"name": "greet", "arguments": {"name": "Ana"}}
+    call = modern_call("tools/call", greeting, tool="greet")
+    greeted = await heard(await arm.handle(call, with_sessions))
+
+    for method, answer in (
+        ("server/discover", discovered),
+        ("tools/list", listed),
+        ("tools/call", greeted),
+    ):
+        methods.validate_server_result(method, "2026-07-28", answer["result"])
+    assert greeted["result"]["structuredContent"] == {"result": "Grüß Gott, Ana!"}
+
+
+async def test_progress_crosses_from_a_real_server_of_old(stateful: str) -> None:
+    params = {"name": "slow", "arguments": {"date": "x"}}
+    call = modern_call("tools/call", params, tool="slow")
+    raw = json.loads(call.body)
+    raw["params"]["_meta"]["progressToken"] = "mine"
+    call.body = json.dumps(raw).encode()
+
+    async with http_send(stateful) as send:
+        reply = await backend().handle(call, send)
+        assert not isinstance(reply.body, bytes)
+        raw_events = b"".join([chunk async for chunk in reply.body])
+
+    parts = [part.partition(b"data: ")[2] for part in raw_events.split(b"\n\n") if part]
+    events = [json.loads(part) for part in parts]
+    assert events[0]["params"] == {
+        "progressToken": "mine",
+        "progress": 1,
+        "total": 2,
+        "message": "half way",
+    }
+    assert events[-1]["result"]["resultType"] == "complete"
+
+
+async def test_a_real_servers_catalogue_is_renewed(any_era: str) -> None:
+    arm = backend()
+
+    async with http_send(any_era) as send:
+        await arm.refresh(send)
+
+    assert arm.catalogue is not None
+    assert arm.catalogue.whole
+    assert set(arm.catalogue.tools) >= {"greet", "book", "slow"}
+    assert arm.is_read_only("get_available_slots")
+
+
+async def test_a_real_read_that_is_taken_back_stops(stateful: str) -> None:
+    """On the legacy wire hanging up does not."""
+    asides = Asides()
+    tools = {"sulk": ToolConfig(Effect.READ)}
+    arm = McpBackend(BackendConfig("mcp", path="/mcp", tools=tools, aside=asides))
+
+    async with http_send(stateful) as send:
+        await arm.probe(send)
+        soon = asyncio.get_running_loop().time() + 0.3
+        asides.waiting.clear()
+        with pytest.raises(UpstreamFailed):
+            await arm.handle(function("sulk"), Sender(Over(send), [], deadline=soon, linger=0))
+        statuses: list[int] = []
+
+        async def watched(outbound: Outbound, *, dispatches: bool = True) -> Reply:
+            reply = await send(outbound, dispatches=dispatches)
+            statuses.append(reply.status)
+            return reply
+
+        await asides.run(watched)
+
+    assert 202 in statuses
