@@ -276,11 +276,8 @@ async def test_progress_is_heard_before_the_answer(
     await session.close()
 
 
-@pytest.mark.parametrize(
-    ("flavour", "steps"),
-    [*((flavour, 1) for flavour in FLAVOURS), (LEGACY, 0), (MCP1, 0)],
-    ids=str,
-)
+@pytest.mark.parametrize("steps", [0, 1], ids=["before a word", "half way"])
+@each_flavour
 async def test_a_call_taken_back_by_its_client_is_taken_back_at_the_server(
     place: Place, to_dual: Process, dual: Server, flavour: Flavour, steps: int
 ) -> None:
@@ -320,6 +317,30 @@ async def test_a_restart_of_the_server_is_nothing_that_a_client_notices(
         assert said(result) == answer("mcp", tool, f"{call_id} {number}")
     assert set(await session.tools()) == {SLOTS, BOOK}
     await session.close()
+
+
+async def test_a_restart_under_many_sessions_costs_none_of_them(
+    place: Place, to_dual: Process, dual: Server
+) -> None:
+    """All of them find out at the same time."""
+    many = [(flavour, name_of(flavour, f"many{number}")) for number in range(4)
+            for flavour in FLAVOURS]  # fmt: skip
+    sessions = [
+        await place.session(flavour, of(to_dual, call_id), BEARER) for flavour, call_id in many
+    ]
+
+    await dual.kill()
+    await dual.up()
+
+    asked = [
+        session.begin(tool, marker=f"{call_id} {tool}")
+        for session, (_, call_id) in zip(sessions, many, strict=True)
+        for tool in (SLOTS, BOOK)
+    ]
+    answered = [said(await each.result())["from"] for each in asked]
+    for session in sessions:
+        await session.close()
+    assert answered == ["mcp"] * len(asked)
 
 
 @each_flavour
