@@ -87,8 +87,10 @@ class Asking:
                 raise UpstreamFailed(failure.why, failure.detail, sent=False) from failure
             return await self._put(_MODERN, None, question, send, read)
         reply, answer = await self._in(seat, question, send, read)
-        lost = lost_session(reply.status, seat.agreed.session, answer)
-        if not lost or not self._may_repeat():
+        if not lost_session(reply.status, seat.agreed.session, answer):
+            return reply, answer
+        # A restart loses every session at once, but each only once: no budget would do for that.
+        if self._sessions.is_young(seat) and not self._may_repeat():
             return reply, answer
         self._sessions.lose(seat)
         try:

@@ -46,12 +46,14 @@ class Agreed:
 class Peer:
     """One MCP server, as its client knows it; safe for concurrent use.
 
-    `no_legacy`: it has refused the legacy handshake, and speaks modern.
+    `no_legacy`: it has refused the legacy handshake, and speaks modern.  `wants_sessions`: in its
+    legacy form it is asked in sessions only.
     """
 
     def __init__(self, target: str, credential: Headers) -> None:
         self.era: Era | None = None
         self.no_legacy = False
+        self.wants_sessions = False
         self.welcome: Welcome | None = None
         self._target = target
         self._credential = credential
@@ -121,6 +123,7 @@ class Peer:
         if params is None:
             self.welcome = welcome
         agreed = Agreed(session_of(reply), welcome.version or jsonrpc.LEGACY_VERSION)
+        self.wants_sessions = agreed.session is not None
         status = await self.tell(questions.INITIALIZED, send, agreed)
         if status >= 400:
             raise UpstreamFailed("config", f"notifications/initialized: status {status}", sent=True)

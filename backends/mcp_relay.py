@@ -13,7 +13,7 @@ from backends.base import BackendConfig, Send, close
 from backends.mcp_answers import leave
 from backends.mcp_asking import Asking, nobody_waits
 from backends.mcp_hearing import error_in, judged, lost, text_of
-from backends.mcp_peer import SESSION, Agreed, Peer, lost_session, refused_era
+from backends.mcp_peer import SESSION, Agreed, Peer, lost_session, refused_era, session_of
 from backends.mcp_repairs import Repairs
 from backends.mcp_sessions import Sessions
 from backends.mcp_tools import Tools
@@ -56,7 +56,7 @@ class Relay:
         self._asking = asking
         self._tools = tools
         self._targets = targets
-        self._repairs = Repairs(peer)
+        self._repairs = Repairs(peer, config.wall_ms)
         self._under_way: set[tuple[str, bytes]] = set()
 
     async def handle(self, call: Call, era: Era, send: Send) -> Reply | None:
@@ -101,13 +101,15 @@ class Relay:
         self, call: Call, era: Era, outbound: Outbound, tool: str, send: Send
     ) -> Reply | None:
         """Without a session: modern, or as a legacy server takes it that needs none."""
+        if era is Era.LEGACY and self._peer.wants_sessions and call.rpc_id is not None:
+            return None
         reply = await send(outbound)
         if call.rpc_id is not None and 400 <= reply.status < 500:
             refusal = await error_in(reply, call.rpc_id)
             if era is Era.MODERN:
                 elsewhere = await self._is_legacy(reply, refusal, send)
             elif lost_session(reply.status, None, refusal):
-                elsewhere = self._may_repeat()
+                self._peer.wants_sessions = elsewhere = True
             else:
                 elsewhere = await self._is_modern_only(refusal, send)
             if elsewhere:
@@ -122,6 +124,7 @@ class Relay:
         refusal = await error_in(reply, call.rpc_id)
         if 200 <= reply.status < 300 and refusal is None:
             self._repairs.begun(session, call.body)
+            self._peer.wants_sessions = session_of(reply) is not None
         unknown = refusal is not None and refusal.code == jsonrpc.METHOD_NOT_FOUND
         refused = unknown or refused_era(reply.status, refusal, Era.LEGACY)
         if refused and self._may_repeat() and not await self._sessions.serves_legacy(send):
@@ -157,9 +160,10 @@ class Relay:
                 await leave(reply)
                 return None
             return await judged(call, reply, tool, self._tools, send)
+        # A restart loses every session at once, but each only once: no budget would do for that.
+        if self._repairs.is_young(session) and not self._may_repeat():
+            return lost(reply)
         try:
-            if not self._may_repeat():
-                return lost(reply)
             now = await self._repairs.renew(session, now, send)
         except UpstreamFailed:
             if not self._peer.no_legacy:

@@ -7,6 +7,7 @@ place here; elsewhere, another replica makes its own.
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
@@ -14,6 +15,7 @@ from typing import Final
 from backends.base import Send
 from backends.mcp_flights import Flights
 from backends.mcp_peer import Peer
+from backends.mcp_sessions import YOUNG_MS
 from proxy.core.dialects.members import document_of
 from proxy.core.mcp.questions import introduction, params_of
 from proxy.core.model import Session
@@ -31,23 +33,30 @@ class _Known:
 
     params: bytes = b""
     upstream: bytes | None = None
-    moved: bool = False  # `upstream` is not the token's any more
+    moved_ms: int | None = None  # when it became another than the token says
 
 
 class Repairs:
     """The callers' sessions at one server."""
 
-    def __init__(self, peer: Peer) -> None:
+    def __init__(self, peer: Peer, wall_ms: Callable[[], int]) -> None:
         self._peer = peer
+        self._wall_ms = wall_ms
         self._known: OrderedDict[str, _Known] = OrderedDict()
         self._renewing: Flights[bytes | None] = Flights()
 
     def now(self, session: Session) -> bytes | None:
         """The server's ID of a caller's session; None: it has none."""
         known = self._known.get(session.id)
-        if known is not None and known.moved:
+        if known is not None and known.moved_ms is not None:
             return known.upstream
         return session.upstream.encode() if session.upstream is not None else None
+
+    def is_young(self, session: Session) -> bool:
+        """It was begun anew a moment ago: its server seems to forget sessions all the time."""
+        known = self._known.get(session.id)
+        moved = known.moved_ms if known is not None else None
+        return moved is not None and self._wall_ms() - moved < YOUNG_MS
 
     def begun(self, session: Session, message: bytes) -> None:
         """A caller's `initialize` was taken."""
@@ -72,7 +81,7 @@ class Repairs:
         known = self._known.get(session.id) or _Known()
         params = known.params or introduction(session.version.encode())
         agreed = await self._peer.shake_hands(send, params)
-        self._keep(session.id, _Known(known.params, agreed.session, moved=True))
+        self._keep(session.id, _Known(known.params, agreed.session, self._wall_ms()))
         return agreed.session
 
     def end(self, session: Session) -> None:

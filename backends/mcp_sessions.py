@@ -24,6 +24,9 @@ CALLS_KEPT: Final = 5_000
 IDLE_MS: Final = 25 * 60_000
 """A session unused for so long is given up, before its server does so (the SDKs' after 30 min)."""
 
+YOUNG_MS: Final = 10_000
+"""A session that is lost so early is begun anew only within the budget of repeats."""
+
 READY: Final = 2
 """Begun sessions that wait for a call."""
 
@@ -43,6 +46,7 @@ class Seat:
     key: str | None = None
     users: int = 0
     lost: bool = False  # the server does not know it any more
+    began_ms: int = 0
 
 
 class Sessions:
@@ -92,6 +96,10 @@ class Sessions:
             self._loose.append(seat)
         elif not seat.users and (seat.key is None or self._of.get(seat.key) is not seat):
             self.end(seat.agreed)
+
+    def is_young(self, seat: Seat) -> bool:
+        """It began a moment ago: its server seems to forget sessions all the time."""
+        return self._wall_ms() - seat.began_ms < YOUNG_MS
 
     def lose(self, seat: Seat) -> None:
         """The server does not know it any more, and so hardly those that wait; release it too."""
@@ -153,7 +161,8 @@ class Sessions:
         return seat
 
     async def _shake_hands(self, send: Send) -> Seat:
-        seat = Seat(await self._peer.shake_hands(send), self._wall_ms())
+        now = self._wall_ms()
+        seat = Seat(await self._peer.shake_hands(send), now, began_ms=now)
         if seat.agreed.session is None:
             self._without = seat
         return seat

@@ -53,12 +53,16 @@ async def test_a_lost_session_is_replaced_and_the_tool_run_once() -> None:
     rig = Rig(Era.LEGACY)
     await rig.ask(function(1))
     rig.told.restart()
+    rig.clock.advance(60)
 
     reply = await rig.ask(function(2))
 
     assert json.loads(body_of(reply)) == {"n": 2}
     assert rig.told.ran == [({"n": 1}, "s1"), ({"n": 2}, "s2")]
-    assert rig.repeated == 1
+    assert rig.repeated == 0, "a restart loses every session at once: no budget would do"
+    rig.told.restart()
+    assert json.loads(body_of(await rig.ask(function(3)))) == {"n": 3}
+    assert rig.repeated == 1, "to lose them all the time is another matter"
 
 
 async def test_a_server_that_begins_to_keep_sessions_is_understood() -> None:

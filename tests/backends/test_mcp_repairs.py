@@ -7,9 +7,11 @@ import pytest
 from backends import mcp_repairs
 from backends.mcp_peer import Peer
 from backends.mcp_repairs import Repairs
+from backends.mcp_sessions import YOUNG_MS
 from proxy.core.model import Era, Session
 from proxy.errors import UpstreamFailed
 from tests.backends.told import LEGACY, Told, message
+from tests.fakes import FakeClock
 
 BEGIN = b'{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"protocolVersion":"2025-06-18"}}'
 
@@ -19,7 +21,7 @@ def session(id: str = "c", upstream: str | None = "s1") -> Session:
 
 
 def repairs() -> Repairs:
-    return Repairs(Peer("/mcp", []))
+    return Repairs(Peer("/mcp", []), FakeClock().wall_ms)
 
 
 async def test_a_session_is_what_its_token_says_until_it_is_renewed() -> None:
@@ -92,3 +94,16 @@ async def test_what_is_known_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None
         await known.renew(session(id, "old"), b"old", told)
 
     assert [known.now(session(id, "old")) for id in ("a", "b", "c")] == [b"old", b"s2", b"s3"]
+
+
+async def test_a_session_is_young_when_it_has_just_been_begun_anew() -> None:
+    clock, told = FakeClock(), Told(Era.LEGACY)
+    known = Repairs(Peer("/mcp", []), clock.wall_ms)
+    known.begun(session(), BEGIN)
+    assert not known.is_young(session())
+
+    await known.renew(session(), b"s1", told)
+
+    assert known.is_young(session())
+    clock.advance(YOUNG_MS / 1000)
+    assert not known.is_young(session())
