@@ -109,6 +109,7 @@ class Arm:
     retries: RetryBudget = field(default_factory=RetryBudget)  # hears of every first attempt
     retry_ratio: float = 0.2  # the part of those that may be asked again
     pace: Pace = field(default_factory=Pace)  # hears how long tools take, for hedges
+    made_of: object = field(default=None, repr=False)  # its backend; equal after a reload: it stays
 
 
 class Watch(Protocol):

@@ -241,7 +241,11 @@ class Wiring:
             may_repeat=self._may_repeat(name, retries, ratio),
             aside=self._aside(upstream, name),
         )
-        backend = registry.create(entry.handler, config)
+        made_of = (entry, config.tools, config.bearer, config.sign, ratio, upstream)
+        if before is not None and before.made_of == made_of:
+            backend = before.backend  # What it has learned, and the sessions it holds, go on.
+        else:
+            backend = registry.create(entry.handler, config)
         return Arm(
             name,
             backend,
@@ -256,6 +260,7 @@ class Wiring:
             retries=retries,
             retry_ratio=ratio,
             pace=pace,
+            made_of=made_of,
         )
 
     def _face(self, tools: ToolTable, arms: list[str]) -> Face:

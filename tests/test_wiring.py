@@ -370,3 +370,28 @@ async def test_a_backend_may_leave_things_to_be_done_beside_the_path(
     prepared = wiring.prepare(rules(), health)
 
     assert seen == [(prepared.upstreams[name], name) for name in prepared.upstreams]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "stays"),
+    [
+        ("percent: 25", "percent: 30", True),
+        ("handler: tools,", "handler: tools, bearer: env:OTHER,", False),
+        ("handler: tools,", "handler: tools, timeout: 3s,", False),
+        ("127.0.0.1:1/api", "127.0.0.1:2/api", False),
+        ("version: 1", "version: 1\nfallback: {retry_budget: 50%}", False),
+        ("version: 1", "version: 1\ntools: {slots: {effect: read}}", False),
+    ],
+)
+async def test_a_backend_goes_on_after_a_reload_that_does_not_concern_it(
+    make: Callable[..., Wiring], old: str, new: str, stays: bool
+) -> None:
+    """It may hold sessions of live calls."""
+    wiring = make(OTHER=b"x")
+    before = wiring.prepare(rules(), health)
+    wiring.commit(before)
+
+    after = wiring.prepare(rules(PLAIN.replace(old, new)), health)
+
+    one, other = before.line.arms["mcp"], after.line.arms["mcp"]
+    assert (other.backend is one.backend) is stays
