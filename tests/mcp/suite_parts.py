@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -118,7 +118,7 @@ def reference(tools: Tools, folder: Path, say: Say) -> Iterator[Row]:
         yield _row("reference", WHOLE[0], direct, through)
 
 
-def outage(tools: Tools, folder: Path, say: Say) -> Iterator[Row]:
+def outage(tools: Tools, folder: Path, say: Say) -> Generator[Row, None, None]:
     """The MCP server is dead and the webhook answers: to who saw it alive, and to who did not."""
     with suite_rig.everything(folder) as server, suite_rig.webhook(folder) as hook:
         with suite_rig.sidecar(folder / "killed", server.url, hook) as url:
@@ -128,6 +128,7 @@ def outage(tools: Tools, folder: Path, say: Say) -> Iterator[Row]:
             }
             server.kill()
             yield from _against(before, tools, url, folder / "after it was killed", say)
+        # Whoever has heard enough need not wait for the rest.
         with suite_rig.sidecar(folder / "never", server.url, hook) as url:
             yield from _against(before, tools, url, folder / "never seen alive", say)
 
