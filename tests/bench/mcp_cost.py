@@ -6,7 +6,6 @@ so that whatever the machine does meanwhile happens to all.
 
 from __future__ import annotations
 
-import os
 import random
 import statistics
 import time
@@ -106,7 +105,9 @@ class Rig:
         self._core, self.others = cores()
         self._pool = directory / "pool"
         self.server_port = free_port()
-        self._start(stack, directory, "server", mcp_server.command, self.others, self.server_port)
+        self._server = self._start(
+            stack, directory, "server", mcp_server.command, self.others, self.server_port
+        )
         self.peers = {peer.KEY: peer for peer in peers}
         self.places: dict[str, Place] = {}
         self.requests = dict.fromkeys(self.peers, 0)
@@ -115,20 +116,16 @@ class Rig:
             self._running[key] = self._start(stack, directory, key, peer.command, self._core)
 
     @contextmanager
-    def beside_the_server(self) -> Iterator[None]:
-        """Meanwhile the peers share the server's cores, as a sidecar does; the client does not."""
-        before = os.sched_getaffinity(0)
-        os.sched_setaffinity(0, self._core)
-        self._place(self.others)
+    def anywhere(self) -> Iterator[None]:
+        """Meanwhile every process runs where the kernel puts it, as in production."""
+        for running in (self._server, *self._running.values()):
+            running.confine(self._core | self.others)
         try:
             yield
         finally:
-            self._place(self._core)
-            os.sched_setaffinity(0, before)
-
-    def _place(self, on: set[int]) -> None:
-        for running in self._running.values():
-            os.sched_setaffinity(running.process.pid, on)
+            self._server.confine(self.others)
+            for running in self._running.values():
+                running.confine(self._core)
 
     def _start(
         self,
@@ -206,7 +203,7 @@ class Caller:
 
 def added(rig: Rig, say: Say, *, rounds: int, calls_each: int) -> dict[str, Any]:
     """What callsplit adds to the median of a warm call, by era."""
-    with awake(), rig.beside_the_server():
+    with awake(), rig.anywhere():
         return uvloop.run(_added(rig, say, rounds, calls_each))
 
 

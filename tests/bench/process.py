@@ -36,7 +36,7 @@ class Running:
             self.process = subprocess.Popen(
                 command, stdout=out, stderr=err, cwd=directory, env=environment
             )
-        os.sched_setaffinity(self.process.pid, cores)
+        self.confine(cores)
         self._proc = Path(f"/proc/{self.process.pid}")
 
     def __enter__(self) -> Running:
@@ -61,6 +61,10 @@ class Running:
                     return
             time.sleep(0.02)
         raise Broken(f"{self.process.args!r} does not listen on {port}: {self.tail()}")
+
+    def confine(self, cores: set[int]) -> None:
+        """Let it run on these only."""
+        os.sched_setaffinity(self.process.pid, cores)
 
     def cpu(self) -> float:
         """Seconds of user and system time so far, all threads."""

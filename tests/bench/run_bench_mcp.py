@@ -4,9 +4,8 @@ An MCP server (`mcp` 2.x, JSON answers) is asked directly and through callsplit,
 same plain HTTP client: the difference of the medians is what callsplit adds.  Beside it stands what
 a few lines of aiohttp add that only pass on.  Then custom functions of Retell's go through
 callsplit to that server, and tools/calls through FastMCP's proxy: as many a second as each carries.
-Everything runs on 127.0.0.1.  For the first, the client has a core to itself, and callsplit is
-where a sidecar is, beside the server, and no core may fall asleep; for the second, the proxies have
-the core to themselves.
+Everything runs on 127.0.0.1.  For the first, the kernel places the processes, and no core may fall
+asleep; for the second, the proxies have a core to themselves.
 """
 
 from __future__ import annotations
