@@ -80,7 +80,10 @@ class Listing:
         """
         if self._peer.no_legacy:  # It may speak that by now.
             await self._sessions.serves_legacy(send)
-        await self._renew(await self._peer.learn_era(send), send)
+        era = await self._peer.learn_era(send)
+        await self._renew(era, send)
+        if era is Era.LEGACY:
+            self._sessions.make_ready()
 
     async def renew(self, send: Send) -> None:
         """Renew the catalogue; raises `ProbeFailed`, `UpstreamFailed`."""

@@ -128,8 +128,10 @@ class Sessions:
         return True
 
     def make_ready(self) -> None:
-        """Have sessions begun beside the path, if some are missing."""
+        """Have sessions begun beside the path, if some are missing or have grown old."""
         now = self._wall_ms()
+        while self._ready and now - self._ready[0].used_ms >= IDLE_MS:  # The oldest are first.
+            self.end(self._ready.pop(0).agreed)
         if self._without is None and len(self._ready) < READY and now >= self._readying_until:
             self._readying_until = now + _PATIENCE_MS
             self._aside(self._fill)

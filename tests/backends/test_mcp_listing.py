@@ -9,11 +9,11 @@ import pytest
 from backends.base import BackendConfig
 from backends.mcp_listing import PAGES, Listing
 from backends.mcp_peer import Peer
-from backends.mcp_sessions import Sessions
-from proxy.core.model import Era, Outbound, Reply
+from backends.mcp_sessions import IDLE_MS, Sessions
+from proxy.core.model import Era, Kind, Outbound, Reply
 from proxy.errors import ProbeFailed, UpstreamFailed
-from tests.backends.kit import Answer, ScriptedSend, json_reply, rpc_error, rpc_result
-from tests.backends.told import Told
+from tests.backends.kit import Answer, ScriptedSend, json_reply, make_call, rpc_error, rpc_result
+from tests.backends.told import Rig, Told
 
 DISCOVERED = rpc_result({"supportedVersions": ["2026-07-28"]})
 LISTED = rpc_result({"tools": [{"name": "book"}]})
@@ -246,3 +246,20 @@ async def test_a_check_survives_a_handshake_that_is_not_understood_any_more() ->
     await listing.check(Told(Era.MODERN), listing=True)
 
     assert listing.names == {"book"}
+
+
+async def test_a_refresh_has_sessions_made_ready_for_the_next_call() -> None:
+    rig = Rig(Era.LEGACY)
+    await rig.arm.refresh(rig.told)
+    await rig.run_aside()
+    rig.told.forget()
+
+    await rig.arm.refresh(rig.told)
+    assert not rig.asides.waiting, "none are missing"
+    rig.clock.advance(IDLE_MS / 1000)
+    await rig.arm.refresh(rig.told)
+    await rig.run_aside()
+    rig.told.forget()
+    await rig.ask(make_call(Kind.FUNCTION))
+
+    assert rig.told.asked == ["tools/call"], "a call's first tool waits for no handshake"

@@ -156,6 +156,21 @@ async def test_what_lay_ready_for_too_long_is_not_used() -> None:
     assert await rig.used("second") not in old
 
 
+async def test_what_lay_ready_for_too_long_is_replaced_in_time() -> None:
+    rig = Rig()
+    await rig.used("first")
+    await rig.run_aside()
+    old = {seat.agreed.session for seat in rig.sessions._ready}
+    rig.clock.advance(IDLE_MS / 1000)
+
+    rig.sessions.make_ready()
+    await rig.run_aside()
+
+    assert len(rig.sessions._ready) == READY
+    assert old.isdisjoint({seat.agreed.session for seat in rig.sessions._ready})
+    assert {each.encode() for each in rig.told.ended} == old
+
+
 async def test_a_session_in_use_is_not_idle() -> None:
     rig = Rig()
     seat = await rig.lease("one")
