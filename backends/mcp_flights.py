@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
 from proxy.errors import UpstreamFailed
 
 _T = TypeVar("_T")
 
+PATIENCE: Final = 0.25
+"""Seconds that one waits for another's flight: its deadline may be much later than one's own."""
+
+_ITS_OWN: Final = frozenset({"timeout", "full"})  # failures that need not be others' too
+
 
 class Flights(Generic[_T]):
-    """At most one flight per key; whoever comes meanwhile shares its end, be it a failure.
+    """One flight per key; whoever comes meanwhile shares its end, be it a failure.
 
-    If who leads it goes away, the next who waits takes over.
+    If who leads it goes away, the next who waits takes over; if it takes long, each flies alone.
     """
 
     def __init__(self) -> None:
@@ -23,10 +28,15 @@ class Flights(Generic[_T]):
     async def once(self, key: str, work: Callable[[], Awaitable[_T]]) -> _T:
         """The end of the flight under way, or of `work`; raises `UpstreamFailed` as it does."""
         while (flight := self._under_way.get(key)) is not None:
-            await asyncio.wait({flight})
+            await asyncio.wait({flight}, timeout=PATIENCE)
+            if not flight.done():
+                return await work()
             if not flight.cancelled():
                 end = flight.result()
-                if isinstance(end, UpstreamFailed):  # Of one's own: tracebacks grow with raising.
+                if isinstance(end, UpstreamFailed):
+                    if end.why in _ITS_OWN:
+                        return await work()
+                    # Of one's own: tracebacks grow with raising.
                     raise UpstreamFailed(end.why, end.detail, sent=end.sent)
                 return end
         flight = self._under_way[key] = asyncio.get_running_loop().create_future()

@@ -15,6 +15,7 @@ from backends.mcp_flights import Flights
 from proxy.core.dialects import jsonrpc
 from proxy.core.dialects.headers import value_of
 from proxy.core.dialects.jsonrpc import Request, RpcError
+from proxy.core.dialects.members import members_of
 from proxy.core.mcp import questions
 from proxy.core.mcp.across import Welcome, read_welcome
 from proxy.core.model import Era, Headers, Outbound, Reply
@@ -99,9 +100,9 @@ class Peer:
 
     async def _learn_era(self, send: Send) -> Era:
         reply, answer = await self.ask(jsonrpc.server_discover(), send)
-        if isinstance(answer, bytes):
-            self.welcome = _welcome(answer)
-        if isinstance(answer, bytes) or _is_modern_refusal(answer):
+        if isinstance(answer, bytes) and _names_versions(answer):
+            self.welcome, self.era = _welcome(answer), Era.MODERN
+        elif _is_modern_refusal(answer):
             self.era = Era.MODERN
         elif reply.status // 100 in (2, 4) and not _says_nothing(reply.status, answer):
             self.era, self.no_legacy = Era.LEGACY, False
@@ -194,10 +195,16 @@ def _says_nothing(status: int, answer: object) -> bool:
     return failed or status in _NOT_OF_ERA
 
 
+def _names_versions(result: bytes) -> bool:
+    """It answers `server/discover`: some servers say something to whatever they are asked."""
+    try:
+        return "supportedVersions" in members_of(result)
+    except ValueError:
+        return False
+
+
 def _is_modern_refusal(answer: object) -> bool:
-    """An error code that only the modern revision defines, other than for an unknown version."""
-    return (
-        isinstance(answer, RpcError)
-        and -32099 <= answer.code <= -32020
-        and answer.code != jsonrpc.UNSUPPORTED_VERSION
-    )
+    """An error code that only the modern revision defines; ours must not be unknown to it."""
+    if not isinstance(answer, RpcError) or not -32099 <= answer.code <= -32020:
+        return False
+    return answer.code != jsonrpc.UNSUPPORTED_VERSION or jsonrpc.MODERN_VERSION in answer.data

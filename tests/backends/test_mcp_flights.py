@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from backends import mcp_flights
 from backends.mcp_flights import Flights
 from proxy.errors import UpstreamFailed
 
@@ -88,3 +89,33 @@ async def test_a_follower_who_leaves_disturbs_nobody() -> None:
 
     assert (await leader)[0] == "done"
     assert work.begun == 1
+
+
+async def test_who_has_waited_long_enough_flies_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever leads may have a much later deadline."""
+    monkeypatch.setattr(mcp_flights, "PATIENCE", 0.001)
+    flights: Flights[str] = Flights()
+    stuck, work = Work(), Work()
+    work.end.set_result("done")
+    leader = asyncio.gather(flights.once("a", stuck), asyncio.sleep(0))
+    await begun(stuck)
+
+    assert await flights.once("a", work) == "done"
+
+    stuck.end.set_result("late")
+    assert (await leader)[0] == "late"
+
+
+@pytest.mark.parametrize("why", ["timeout", "full"])
+async def test_that_the_leaders_time_is_up_need_not_end_others(why: str) -> None:
+    flights: Flights[str] = Flights()
+    leading, work = Work(), Work()
+    work.end.set_result("done")
+    leader = asyncio.gather(flights.once("a", leading), return_exceptions=True)
+    await begun(leading)
+    follower = asyncio.gather(flights.once("a", work), asyncio.sleep(0))
+    await asyncio.sleep(0)
+    leading.end.set_exception(UpstreamFailed(why, "its own", sent=False))
+
+    assert (await follower)[0] == "done"
+    assert isinstance((await leader)[0], UpstreamFailed)
