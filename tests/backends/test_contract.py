@@ -90,11 +90,15 @@ class AnyServer:
 
     def _mcp(self, asked: dict[str, Any], dispatches: bool) -> Reply:
         result: dict[str, Any] = {"tools": [], "ttlMs": 0, "cacheScope": "private"}
+        if asked["method"] == "server/discover":
+            result["supportedVersions"] = ["2026-07-28"]
         if asked["method"] == "tools/call":
             self.ran.append(dispatches)
             said = {"success": True, "echo": str(asked["params"])}
             result = text_result(json.dumps(said))
         result["resultType"] = "complete"
+        if asked["method"] == "server/discover":
+            result = {"supportedVersions": ["2026-07-28"]}
         return json_reply({"jsonrpc": "2.0", "id": asked["id"], "result": result})
 
 

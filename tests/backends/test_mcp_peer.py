@@ -260,3 +260,24 @@ async def test_ending_a_session_needs_no_body() -> None:
     assert told.ended == ["s1"]
     assert told.sent[-1].method == "DELETE"
     assert told.dispatched[-1] is False
+
+
+@pytest.mark.parametrize(
+    ("answer", "era"),
+    [
+        (json_reply({"jsonrpc": "2.0", "id": 1, "result": {}}), Era.LEGACY),
+        (json_reply({"jsonrpc": "2.0", "id": 1, "result": 7}), Era.LEGACY),
+        (unknown_version(["2026-07-28"]), Era.MODERN),
+        (unknown_version(["2025-11-25"]), Era.LEGACY),
+    ],
+    ids=["empty", "no object", "takes ours", "takes only older ones"],
+)
+async def test_a_server_is_modern_only_if_it_says_that_it_takes_our_revision(
+    answer: Reply, era: Era
+) -> None:
+    """Some say something to whatever they are asked, and some refuse the first request of all."""
+
+    async def send(_: Outbound, *, dispatches: bool = True) -> Reply:
+        return answer
+
+    assert await Peer("/mcp", []).learn_era(send) is era
