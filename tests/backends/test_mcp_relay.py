@@ -36,6 +36,13 @@ FIELDS: Headers = [
 ]
 
 
+class Droppable(Stream):
+    dropped = False
+
+    def drop(self) -> None:
+        self.dropped = True
+
+
 def named(outbound: Outbound) -> dict[bytes, bytes]:
     return {name.lower(): value for name, value in outbound.headers}
 
@@ -326,7 +333,7 @@ async def test_a_streamed_answer_is_over_however_it_ends(how: str) -> None:
     rig = Rig(Era.LEGACY, events=True)
     session = await rig.begin()
     failure = UpstreamFailed("reset", "cut", sent=True) if how == "break" else None
-    body = Stream(b"data: 1\n\n", failure=failure)
+    body = Droppable(b"data: 1\n\n", failure=failure)
     held = Reply(200, [(b"content-type", b"text/event-stream")], body)
     rig.told.answers["tools/call"] = lambda _: held
     reply = await rig.ask(legacy(session=session))
@@ -346,6 +353,7 @@ async def test_a_streamed_answer_is_over_however_it_ends(how: str) -> None:
         assert body.closed
     else:
         stream.drop()  # type: ignore[attr-defined]
+        assert body.dropped
 
     rig.told.forget()
     await rig.ask(legacy(session=session))
@@ -564,3 +572,21 @@ async def test_a_tool_may_have_another_name_there() -> None:
 
     assert message(rig.told.sent[0].body)["params"]["name"] == "book"
     assert named(rig.told.sent[0])[b"mcp-name"] == b"book"
+
+
+async def test_a_server_that_forgets_all_the_time_is_asked_twice_only_within_the_budget() -> None:
+    rig = Rig(Era.LEGACY)
+    session = await rig.begin()
+    rig.told.restart()
+    await rig.ask(legacy("ping", {}, session=session))
+    rig.told.restart()
+    rig.repeats = False
+    rig.told.forget()
+
+    reply = await rig.ask(legacy(session=session))
+
+    assert rig.told.asked == ["tools/call"]
+    assert reply.verdict is not None
+    assert (reply.verdict.ran, reply.verdict.delivers) == (Ran.NO, False)
+    rig.clock.advance(60)
+    assert answer_of(await rig.ask(legacy(session=session)))["result"]["content"]
