@@ -207,4 +207,12 @@ def _is_modern_refusal(answer: object) -> bool:
     """An error code that only the modern revision defines; ours must not be unknown to it."""
     if not isinstance(answer, RpcError) or not -32099 <= answer.code <= -32020:
         return False
-    return answer.code != jsonrpc.UNSUPPORTED_VERSION or jsonrpc.MODERN_VERSION in answer.data
+    return answer.code != jsonrpc.UNSUPPORTED_VERSION or _supports_ours(answer.data)
+
+
+def _supports_ours(data: bytes) -> bool:
+    """A server that refuses our revision, once in a while, names it all the same."""
+    try:
+        return jsonrpc.MODERN_VERSION in bytes(members_of(data).get("supported", b""))
+    except ValueError:
+        return False

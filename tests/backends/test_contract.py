@@ -97,8 +97,6 @@ class AnyServer:
             said = {"success": True, "echo": str(asked["params"])}
             result = text_result(json.dumps(said))
         result["resultType"] = "complete"
-        if asked["method"] == "server/discover":
-            result = {"supportedVersions": ["2026-07-28"]}
         return json_reply({"jsonrpc": "2.0", "id": asked["id"], "result": result})
 
 
