@@ -24,7 +24,8 @@ from proxy.errors import UpstreamFailed
 SESSION = b"mcp-session-id"
 VERSION = b"mcp-protocol-version"
 
-_OLD_CODES = range(-32019, -31999)  # of the implementations' own, until 2025-11-25
+_SESSION_CODES = frozenset({jsonrpc.INVALID_REQUEST, *range(-32019, -31999)})
+"""With which servers speak of sessions: the second are the implementations' own (2025-11-25)."""
 _NOT_OF_ERA = frozenset({401, 403, 407, 408, 413, 421, 429})
 
 
@@ -154,20 +155,20 @@ def session_of(reply: Reply) -> bytes | None:
 def lost_session(status: int, session: bytes | None, answer: object, text: bytes = b"") -> bool:
     """The server does not know the session that a request named, or misses one: nothing ran.
 
-    404 in a session says so, whoever answers (2025-11-25, transports); 400 where its words do,
-    which are the `text` of an answer that is no JSON-RPC.
+    404 in a session says so (2025-11-25, transports), unless its error is one that a tool may end
+    in; 400 where its words do, which are the `text` of an answer that is no JSON-RPC.
     """
     refusal = answer if isinstance(answer, RpcError) else None
     if status == 404:
-        unknown = refusal is not None and refusal.code == jsonrpc.METHOD_NOT_FOUND
-        return session is not None and not unknown
+        return session is not None and (refusal is None or refusal.code in _SESSION_CODES)
     if status != 400:
         return False
     if refusal is None:
         return session is None or b"session" in text[:300].lower()
     said = refusal.message[:300].casefold()
-    own = refusal.code in (jsonrpc.INVALID_REQUEST, *_OLD_CODES)
-    return own and ("session" in said or (session is None and "initializ" in said))
+    return refusal.code in _SESSION_CODES and (
+        "session" in said or (session is None and "initializ" in said)
+    )
 
 
 def refused_era(status: int, answer: object, era: Era) -> bool:

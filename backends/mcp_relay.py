@@ -174,7 +174,8 @@ class Relay:
         if call.rpc_method == "notifications/initialized":
             return Reply(202)  # That has been said already.
         reply = await self._sent(call, session, outbound, now, send)
-        if reply.status == 404 and now is not None:
+        refusal = await error_in(reply, call.rpc_id) if reply.status == 404 else None
+        if reply.status == 404 and lost_session(404, now, refusal):
             return lost(reply)
         return await judged(call, reply, tool, self._tools, send)
 

@@ -11,9 +11,10 @@ from msgspec import Struct
 
 from proxy.core.breaker_values import Permit
 from proxy.core.dialects.answers import EVENTS
+from proxy.core.dialects.ear import Ear
 from proxy.core.dialects.headers import media_type
 from proxy.core.exchange import Attempt, Exchange
-from proxy.core.model import Call, Form, Headers, Kind, Reason, Reply, Verdict
+from proxy.core.model import Call, Era, Form, Headers, Kind, Reason, Reply, Verdict
 from proxy.core.rescue import (
     attempt_deadline,
 )
@@ -33,7 +34,7 @@ STATUS_ONLY = frozenset({Kind.EVENT, Kind.ALERT})
 """Kinds whose answer is its status."""
 
 # Bound once: reading a member of an enumeration is slow in Python 3.11.
-_OTHER, _STREAM = Kind.OTHER, Form.STREAM
+_OTHER, _STREAM, _MODERN = Kind.OTHER, Form.STREAM, Era.MODERN
 _FIRST, _SECOND = (b"x-callsplit-attempt", b"1"), (b"x-callsplit-attempt", b"2")
 
 
@@ -110,7 +111,9 @@ class Attempts:
             self._hand_back(arm, permit, verdict, ended, ended - began)
         elif streams and reply is not None:
             keep, took = verdict.delivers or call.kind is _OTHER, ended - began
-            await self._hold(arm, permit, reply, verdict, seconds=took, keep=keep, linger=linger)
+            await self._hold(
+                arm, permit, call, reply, verdict, seconds=took, keep=keep, linger=linger
+            )
         status = reply.status if reply is not None else 0
         return reply, self._attempted(Attempt(arm.name, verdict, ended - began, status), x)
 
@@ -161,6 +164,7 @@ class Attempts:
         self,
         arm: Arm,
         permit: Permit,
+        call: Call,
         reply: Reply,
         verdict: Verdict,
         *,
@@ -173,8 +177,7 @@ class Attempts:
         A stream of events may begin long before the tool ends: a caller who leaves a write's
         must not cut it.
         """
-
-        told = False
+        told, ear = False, None
 
         def tell(shown: Verdict) -> None:
             nonlocal told
@@ -184,11 +187,20 @@ class Attempts:
 
         def ended(failure: UpstreamFailed | None, whole: bool) -> None:
             cut = judge_failure(failure, dispatched=True) if failure else CUT
-            tell(verdict if whole or not keep else cut)
+            said = verdict if ear is None else heard(call, ear, verdict)
+            tell(said if whole or not keep else cut)
 
         assert not isinstance(reply.body, bytes)
         goes_on, late = keep and media_type(reply.headers) == EVENTS, partial(tell, LATE)
-        reply.body = Settled(reply.body, ended, linger=linger if goes_on else 0.0, late=late)
+        if goes_on and call.rpc_id is not None and call.rpc_method == "tools/call":
+            ear = Ear(call.rpc_id, arm.by_rule)
+        reply.body = Settled(
+            reply.body,
+            ended,
+            linger=linger if goes_on else 0.0,
+            hear=None if ear is None else ear.feed,
+            late=late,
+        )
         if not keep:
             await reply.body.aclose()
 
@@ -205,6 +217,16 @@ class Attempts:
         if attempt.verdict.config_fault:
             self._watch.config_fault(attempt.arm, f"{attempt.verdict.label} {attempt.status or ''}")
         return attempt.verdict
+
+
+def heard(call: Call, ear: Ear, verdict: Verdict) -> Verdict:
+    """The verdict on a tool's stream of events that has come to its end.
+
+    One of a legacy server may end before its answer, which then comes on another (SEP-1699).
+    """
+    if ear.message is None and ear.numbered and call.era is not _MODERN:
+        return verdict
+    return ear.verdict
 
 
 def lasts(call: Call) -> bool:

@@ -23,6 +23,9 @@ from proxy.relay import let_go
 CAP = 300.0
 """Seconds after which a tool's stream has its last word, however much its arm still says."""
 
+STREAM_END = 1.0
+"""Seconds that a stream may stay open once it has answered."""
+
 Finish: TypeAlias = Callable[[Verdict], Awaitable[bytes]]
 """The events that end a stream whose arm came to no answer; told how it failed."""
 
@@ -81,6 +84,9 @@ class Finale:
                     break
                 return await self._last_word(judge_failure(failure, dispatched=True))
             except TimeoutError:
+                if self._answered.yes:
+                    await self._cut()
+                    break
                 self._over = True
                 late = getattr(self._chunks, "late", None)
                 if late is not None:
@@ -108,13 +114,13 @@ class Finale:
 
     async def _next(self) -> bytes:
         """The next chunk; raises TimeoutError, and then the chunk may still come."""
-        if self._until is None or self._answered.yes:
+        if self._until is None and not self._answered.yes:
             return await self._chunks.__anext__()
         if self._step is None:
             self._step = self._start(_step(self._chunks), "stream")
         step = self._step
         now = asyncio.get_running_loop().time()
-        await asyncio.wait({step}, timeout=max(0.0, min(self._until, self._cap) - now))
+        await asyncio.wait({step}, timeout=max(0.0, self._patient_until() - now))
         if not step.done():
             raise TimeoutError
         self._step = None
@@ -125,14 +131,39 @@ class Finale:
             raise chunk
         return chunk
 
+    def _patient_until(self) -> float:
+        """Whoever has asked its client something waits longer than its tool works."""
+        until = self._until
+        if until is None or (self._answered.asks and not self._answered.yes):
+            return self._cap
+        return min(until, self._cap)
+
     def _whole(self, chunk: bytes) -> bytes:
         """What there is of whole events; the rest is held until it is whole."""
-        if self._answered.feed(chunk) and self._until is not None:
-            self._until = asyncio.get_running_loop().time() + self._patience
+        was, heard = self._answered.yes, self._answered.feed(chunk)
+        now = asyncio.get_running_loop().time()
+        if self._answered.yes:
+            if not was:
+                self._until = self._cap = now + STREAM_END
+        elif heard and self._until is not None:
+            self._until = now + self._patience
         data = self._held + chunk if self._held else chunk
         end = len(data) if self._answered.lost else sse.end_of_events(data)
         self._held = data[end:]
-        return data[:end]
+        return self._answered.mended or data[:end]
+
+    async def _cut(self) -> None:
+        """All that was asked for has been said: the stream ends well, though it stays open."""
+        self._over = True
+        drop = getattr(self._chunks, "drop", None)
+        if drop is None:
+            await self._leave()
+            return
+        drop()
+        if self._step is not None:
+            await asyncio.wait({self._step})
+        async for _ in self._chunks:
+            pass
 
     async def _last_word(self, verdict: Verdict) -> bytes:
         self._held = b""

@@ -314,6 +314,8 @@ class Handler:
             reply, verdict, ran = await self._hedging.run(call, plan, x)
             if reply is not None:
                 found.keep(keep(call, reply, verdict=verdict), x.arm)
+                if call.kind is _MCP:
+                    self._endings.see_through(line, call, plan, reply, x)
                 return reply
             if (stale := self._cached.stale(found)) is not None:
                 x.flags.append("stale")

@@ -104,6 +104,7 @@ class Arm:
     not_executed: frozenset[int] = frozenset()  # statuses that promise the tool did not run
     by_rule: BodyVerdicts | None = None  # what the rules read in its bodies, for `judge_reply`
     speaks_mcp: bool = False  # its upstream is an MCP server: every MCP message is its to answer
+    listeners: int = 128  # streams that last, at most: each holds a connection
     in_process: bool = False  # runs here: its waits are not bounded by the upstream's deadline
     sign: bytes | None = field(default=None, repr=False)  # Retell key for what we send ourselves
     retries: RetryBudget = field(default_factory=RetryBudget)  # hears of every first attempt

@@ -107,12 +107,20 @@ class Sessions:
             self._asked.pop(asked, None)
 
     def stamp(
-        self, call: Call, reply: Reply, arm: str, credential: str, *, faced: bool = False
+        self,
+        call: Call,
+        reply: Reply,
+        arm: str,
+        credential: str,
+        *,
+        faced: bool = False,
+        refused: bool = False,
     ) -> None:
         """Make the answer to an MCP message speak of our sessions alone.
 
-        `arm` is that of the decision, whoever answered; `faced`: the face did, not the arm.  A
-        session begins with a good answer to `initialize`, and ends with one to DELETE.
+        `arm` is that of the decision, whoever answered; `faced`: the face did, not the arm;
+        `refused`: it was an error, whatever its status.  A session begins with a good answer to
+        `initialize`, and ends with one to DELETE.
         """
         if call.kind is not _MCP:
             return
@@ -126,7 +134,7 @@ class Sessions:
         if session.arm:
             if call.form is _END and (good or status in _NOT_THERE):
                 self.end(call)
-        elif good and (upstream or faced or call.id is None):
+        elif good and not refused and (upstream or faced or call.id is None):
             self._mint(session, reply, arm, credential, b"" if faced else upstream)
 
     def end(self, call: Call) -> None:

@@ -254,6 +254,7 @@ class Wiring:
             entry.timeout,
             entry.not_executed,
             config.by_rule,
+            listeners=max(1, entry.connections // 2),
             speaks_mcp=bool(getattr(backend, "speaks_mcp", False)),
             in_process=entry.handler not in NETWORK_HANDLERS,
             sign=config.sign,

@@ -13,6 +13,7 @@ from msgspec import UNSET
 
 from proxy.core.call_id import CallIds, beside_body, query_pairs, usable
 from proxy.core.dialects.jsonrpc import PARSE_ERROR
+from proxy.core.head import drop
 from proxy.core.mcp.asked import is_message, no_message, take_batch, take_message, take_stream
 from proxy.core.mcp.refusal import refusal
 from proxy.core.model import TOOL_KINDS, Call, Head, Kind
@@ -41,9 +42,14 @@ _BLANKS = b" \t\r\n"  # of JSON
 def recognise(route: Route, head: Head, body: bytes, ids: CallIds) -> Call:
     """The call behind a request; raises `Refused` for what no arm may be asked."""
     call, path = Call(_OTHER, head, body), route.id
+    if _SESSION in head.named:  # Ours, and as good as a credential: no arm sees it.
+        drop(head, _SESSION)
     try:
         if path is _RETELL_PATH:
-            _by_shape(call, path)
+            if head.method in _WITH_QUERY and not body and _SESSION in head.named:
+                take_stream(call)
+            else:
+                _by_shape(call, path)
         elif path is _FUNCTION_PATH:
             _on_function_path(call, route, ids)
         elif path is _LLM_PATH:

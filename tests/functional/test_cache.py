@@ -153,7 +153,7 @@ async def test_an_mcp_caller_hears_a_kept_answer_under_its_own_id(world: World) 
     fields = (
         b"Accept: application/json, text/event-stream",
         b"Content-Type: application/json",
-        b"MCP-Protocol-Version: 2026-07-28",
+        b"MCP-Protocol-Version: 2025-11-25",
     )
     for rpc_id in ("one", 2):
         answer = await sidecar.post("/mcp/call_a", tools_call(SLOTS, rpc_id=rpc_id), *fields)

@@ -297,7 +297,7 @@ async def test_a_repeat_in_another_language_hears_the_answer_in_its_own(world: W
     await sidecar.call(BOOK, at="10:00")
 
     accept = b"Accept: application/json, text/event-stream"
-    fields = (accept, b"Content-Type: application/json", b"MCP-Protocol-Version: 2026-07-28")
+    fields = (accept, b"Content-Type: application/json", b"MCP-Protocol-Version: 2025-11-25")
     answer = await sidecar.post(
         "/mcp/call_a", tools_call(BOOK, {"at": "10:00"}, rpc_id="mine"), *fields
     )

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from msgspec import Raw
+
 from proxy.core.body_verdicts import BodyVerdicts
 from proxy.core.dialects import jsonrpc, sse
+from proxy.core.dialects.members import document_of, members_of
 from proxy.core.model import Verdict
 from proxy.core.verdict import FAILED_BODY, judge_rpc
 
@@ -11,13 +14,16 @@ from proxy.core.verdict import FAILED_BODY, judge_rpc
 class Answered:
     """Whether a stream of events has come to the answer to request `rpc_id` (raw JSON).
 
-    `lost`: an event is larger than any that is read, so nobody can tell.
+    `lost`: an event is larger than any that is read, so nobody can tell.  `asks`: the server waits
+    for its client, having asked it something last.  `mended`: what the last chunk made whole, where
+    the answer in it stood under another ID than the request's; servers refuse with null.
     """
 
-    __slots__ = ("_parser", "_rpc_id", "lost", "yes")
+    __slots__ = ("_parser", "_rpc_id", "asks", "lost", "mended", "yes")
 
     def __init__(self, rpc_id: bytes) -> None:
-        self.yes = self.lost = False
+        self.yes = self.lost = self.asks = False
+        self.mended = b""
         self._rpc_id = rpc_id
         self._parser = sse.Parser()
 
@@ -35,16 +41,23 @@ class Answered:
         except ValueError:
             self.lost = self.yes = True
             return True
-        for event in events:
+        self.mended = b""
+        for at, event in enumerate(events):
             if not self.yes and event.name == b"message" and event.data:
-                self.yes = self._is_answer(event.data)
+                self._hear(event.data, at, events)
         return bool(events)
 
-    def _is_answer(self, message: bytes) -> bool:
+    def _hear(self, message: bytes, at: int, events: list[sse.Event]) -> None:
         try:
-            return jsonrpc.parse_answer(message, self._rpc_id) is not None
+            self.yes = jsonrpc.parse_answer(message, self._rpc_id) is not None
+            members = members_of(message)
         except ValueError:
-            return False  # No JSON-RPC: its reader passes it over as well.
+            return  # No JSON-RPC: its reader passes it over as well.
+        self.asks = not self.yes and "method" in members and "id" in members
+        if self.yes and bytes(members.get("id", b"")) != self._rpc_id:
+            members["id"] = Raw(self._rpc_id)
+            events[at] = sse.Event(b"message", document_of(members))
+            self.mended = b"".join(sse.render(each.data, each.name) for each in events)
 
 
 class Ear:
@@ -54,11 +67,12 @@ class Ear:
     that on it; the tool may have run as long as nobody has said so.
     """
 
-    __slots__ = ("_by_rule", "_parser", "_rpc_id", "message", "verdict")
+    __slots__ = ("_by_rule", "_parser", "_rpc_id", "message", "numbered", "verdict")
 
     def __init__(self, rpc_id: bytes, by_rule: BodyVerdicts | None = None) -> None:
         self.message: bytes | None = None
         self.verdict: Verdict = FAILED_BODY
+        self.numbered = False  # an event had an ID: its reader can come back for what follows
         self._rpc_id = rpc_id
         self._by_rule = by_rule
         self._parser: sse.Parser | None = sse.Parser()
@@ -70,6 +84,7 @@ class Ear:
         try:
             for event in self._parser.feed(chunk):
                 self._hear(event)
+            self.numbered = self._parser.numbered
         except ValueError:  # no answer of any server is so large
             self._parser = None
         if self.message is not None:

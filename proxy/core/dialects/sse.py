@@ -10,7 +10,7 @@ from dataclasses import dataclass
 EVENT_LIMIT = 4 * 2**20
 """The most bytes that one unfinished event may hold; no MCP server's answer comes near."""
 
-_ENDS = (b"\n\n", b"\r\n\r\n", b"\r\r")
+_ENDS = (b"\n\n", b"\n\r\n", b"\n\r", b"\r\r")
 _BOM = b"\xef\xbb\xbf"
 
 
@@ -95,7 +95,7 @@ def end_of_events(data: bytes) -> int:
     return max((data.rfind(end) + len(end) for end in _ENDS if end in data), default=0)
 
 
-def render(message: bytes) -> bytes:
+def render(message: bytes, name: bytes = b"message") -> bytes:
     """One JSON message as a whole stream; line ends inside it are white space to JSON."""
     lines = b"\ndata: ".join(message.splitlines())
-    return b"event: message\ndata: %b\n\n" % lines
+    return b"event: %b\ndata: %b\n\n" % (name, lines)
