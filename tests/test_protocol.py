@@ -145,3 +145,20 @@ async def test_a_streamed_answer_that_breaks_off_comes_to_an_end(method: str, te
     assert events.startswith(b"data: {}\n\nevent: message\ndata: ")
     assert tells in events
     assert b'"id":5' in events
+
+
+@pytest.mark.parametrize("method", ["tools/call", "tools/list"])
+async def test_a_bug_is_told_in_mcps_own_words(method: str) -> None:
+    """A failing status would end a legacy client's whole session."""
+    place = world(Server(LISTED))
+
+    def bug(*_: Any) -> None:
+        raise KeyError("a bug of ours")
+
+    place.line.splitter.decide = bug  # type: ignore[assignment]
+    reply = await ask(place, LIST | {"method": method, "params": {"name": "book"}})
+
+    assert reply.status == 200
+    assert said(reply)["id"] == 5
+    assert place.exchange.outcome == "failed"
+    assert ("error" in said(reply)) is (method == "tools/list")

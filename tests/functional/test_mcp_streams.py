@@ -4,12 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import json
+from typing import Any
 
 import pytest
 
 from tests.functional.conftest import World
-from tests.functional.kit import BOOK, SLOTS
-from tests.functional.wire import Peer, Seen, mcp, request
+from tests.functional.kit import BOOK, SLOTS, tools_call
+from tests.functional.wire import (
+    JSON,
+    Answer,
+    Peer,
+    Play,
+    Seen,
+    answers,
+    mcp,
+    method_of,
+    request,
+    response,
+    rpc,
+)
 
 EVENTS = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n"
 MODERN = b"MCP-Protocol-Version: 2026-07-28"
@@ -110,3 +123,173 @@ async def test_a_listener_hears_what_the_server_says_until_the_sidecar_ends(
     await server.left.wait()
     (seen,) = world.mcp.seen
     assert seen.value(b"last-event-id") == (b"7" if session else None)
+
+
+def last_message(answer: Answer) -> Any:
+    """The last event of an answer, or the whole of it."""
+    lines = [line for line in answer.body.splitlines() if line.startswith(b"data: ")]
+    return json.loads(lines[-1].removeprefix(b"data: ") if lines else answer.body)
+
+
+def streams(*events: bytes, stays: bool = False) -> Play:
+    """Begins a stream, says this, and closes it, or leaves it open."""
+
+    async def play(peer: Peer, _: Seen) -> bool:
+        await peer.send(EVENTS + b"".join(events))
+        if stays:
+            await peer.reader.read(1)
+        return False
+
+    return play
+
+
+async def test_a_kept_reads_stream_has_a_last_word_too(world: World) -> None:
+    world.mcp.play = mcp(streams(b": working\n\n"))
+    sidecar = await world.sidecar(tools={SLOTS: {"effect": "read", "cache": "5m"}})
+    client = await sidecar.connect()
+
+    answer = await client.ask(modern(SLOTS))
+
+    assert last_message(answer)["id"] == 7
+    assert len(world.webhook.seen) == 1
+
+
+@pytest.mark.parametrize("rpc_id", [b"null", b'"server-error"', b'"7"'])
+async def test_a_refusal_in_a_stream_has_its_callers_id(world: World, rpc_id: bytes) -> None:
+    said = b'data: {"jsonrpc":"2.0","id":%b,"error":{"code":-32000,"message":"no"}}\n\n'
+    world.mcp.play = mcp(streams(b": hello\n\n", said % rpc_id))
+    sidecar = await world.sidecar()
+    client = await sidecar.connect()
+
+    message = last_message(await client.ask(modern(SLOTS)))
+
+    assert (message["id"], message["error"]["code"]) == (7, -32000)
+
+
+RESULT = b'data: {"jsonrpc":"2.0","id":7,"result":{"content":[],"resultType":"complete"}}\n\n'
+
+
+async def test_a_stream_that_stays_open_after_its_answer_ends_all_the_same(world: World) -> None:
+    """It would hold its permit and its write for as long."""
+    world.mcp.play = mcp(streams(RESULT, stays=True))
+    sidecar = await world.sidecar()
+    client = await sidecar.connect()
+
+    first = last_message(await client.ask(modern(BOOK)))
+    again = last_message(await (await sidecar.connect()).ask(modern(BOOK)))
+
+    assert first == again
+    assert len(world.mcp.tools) == 1
+    assert (await sidecar.breaker())["failures"] == 0
+
+
+@pytest.mark.parametrize(
+    ("events", "failures"),
+    [
+        ([RESULT], 0),
+        ([b": nothing\n\n"], 1),
+        ([b'data: {"jsonrpc":"2.0","id":7,"error":{"code":-32603,"message":"no"}}\n\n'], 1),
+    ],
+)
+async def test_the_breaker_hears_what_a_stream_says(
+    world: World, events: list[bytes], failures: int
+) -> None:
+    world.mcp.play = mcp(streams(*events))
+    sidecar = await world.sidecar()
+    await (await sidecar.connect()).ask(modern(SLOTS))
+
+    assert (await sidecar.breaker())["failures"] == failures
+
+
+async def test_another_message_does_not_hang_where_its_stream_says_nothing(world: World) -> None:
+    world.mcp.play = streams(b": here\n\n", stays=True)
+    sidecar = await world.sidecar(backends={"mcp": {"timeout": "500ms"}})
+    client = await sidecar.connect()
+    body = b'{"jsonrpc":"2.0","id":5,"method":"resources/read","params":{"uri":"a:b"}}'
+
+    message = last_message(await client.ask(request("POST", "/mcp/call_a", body)))
+
+    assert (message["id"], message["error"]["code"]) == (5, -32603)
+
+
+def handshake(rpc_id: object = 1) -> bytes:
+    params = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "a"}}
+    body = {"jsonrpc": "2.0", "id": rpc_id, "method": "initialize", "params": params}
+    return request("POST", "/mcp/call_a", json.dumps(body).encode())
+
+
+def keeps_sessions(call: Play) -> Play:
+    """A legacy server, whose sessions are called `up1`."""
+
+    async def play(peer: Peer, seen: Seen) -> bool:
+        method = method_of(seen)
+        if method == "tools/call":
+            return await call(peer, seen)
+        if method == "initialize":
+            about = {"protocolVersion": "2025-11-25", "capabilities": {}, "serverInfo": {}}
+            answer = rpc(seen, about)
+            head = b"\r\nMcp-Session-Id: up1\r\n\r\n"
+            await peer.send(answer.replace(b"\r\n\r\n", head, 1))
+        elif method == "server/discover":
+            await peer.send(response(b"", status=b"400 Bad Request"))
+        else:
+            await peer.send(response(b"", status=b"202 Accepted"))
+        return True
+
+    return play
+
+
+async def test_a_tools_own_404_is_no_lost_session(world: World) -> None:
+    """Sent once more it would run twice, and a third time at the webhook."""
+    error = b'{"jsonrpc":"2.0","id":7,"error":{"code":-32602,"message":"customer not found"}}'
+    world.mcp.play = keeps_sessions(answers(error, JSON, status=b"404 Not Found"))
+    sidecar = await world.sidecar()
+    token = (await (await sidecar.connect()).ask(handshake())).value(b"mcp-session-id")
+    assert token is not None
+    fields = (b"MCP-Protocol-Version: 2025-11-25", b"Mcp-Session-Id: " + token)
+
+    await sidecar.post("/mcp/call_a", tools_call(BOOK), *fields)
+
+    assert (len(world.mcp.tools), len(world.webhook.seen)) == (1, 0)
+
+
+async def test_no_session_begins_with_an_error(world: World) -> None:
+    error = b'{"jsonrpc":"2.0","id":1,"error":{"code":-32602,"message":"not like this"}}'
+    world.mcp.play = answers(error, JSON)
+    sidecar = await world.sidecar()
+    client = await sidecar.connect()
+
+    answer = await client.ask(handshake().replace(b"/mcp/call_a", b"/mcp"))
+
+    assert answer.value(b"mcp-session-id") is None
+
+
+@pytest.mark.parametrize("method", ["GET", "DELETE"])
+async def test_a_sessions_token_reaches_no_webhook(world: World, method: str) -> None:
+    sidecar = await world.sidecar()
+    client = await sidecar.connect()
+
+    answer = await client.ask(request(method, "/retell", b"", b"Mcp-Session-Id: token"))
+
+    assert answer.status == 404
+    assert not world.webhook.seen
+
+
+async def test_listeners_leave_connections_for_tools(world: World) -> None:
+    world.mcp.play = mcp(answers(b""))
+    told: Play = world.mcp.play
+    listener = Holding(EVENTS + b": here\n\n")
+
+    async def play(peer: Peer, seen: Seen) -> bool:
+        return await (listener if seen.head.startswith(b"GET") else told)(peer, seen)
+
+    world.mcp.play = play
+    sidecar = await world.sidecar(backends={"mcp": {"connections": 4}})
+    clients = [await sidecar.connect() for _ in range(3)]
+    heads = []
+    for client in clients:
+        await client.send(request("GET", "/mcp/call_a", b"", b"Accept: text/event-stream"))
+        heads.append(await client.reader.readuntil(b"\r\n"))
+
+    assert [head.split()[1] for head in heads] == [b"200", b"200", b"503"]
+    listener.go.set()

@@ -109,3 +109,36 @@ def test_a_stream_whose_events_have_ids_can_be_taken_up_again() -> None:
 
     answered.feed(b"id: 3\ndata:\n\n")
     assert answered.numbered
+
+
+@pytest.mark.parametrize(
+    ("message", "asks"),
+    [
+        (b'{"jsonrpc":"2.0","id":1,"method":"elicitation/create","params":{}}', True),
+        (b'{"jsonrpc":"2.0","method":"notifications/progress","params":{}}', False),
+        (b'{"jsonrpc":"2.0","id":8,"result":{}}', False),
+    ],
+)
+def test_a_server_that_asks_its_client_is_waited_for(message: bytes, asks: bool) -> None:
+    answered = Answered(b"7")
+    answered.feed(event(message))
+    assert answered.asks is asks
+
+    answered.feed(event(b'{"jsonrpc":"2.0","id":7,"result":{}}'))
+    assert not answered.asks
+
+
+def test_an_answer_under_a_strange_id_is_told_under_that_of_the_request() -> None:
+    answered = Answered(b"7")
+    answered.feed(event(b'{"jsonrpc":"2.0","id":null,"error":{"code":-32600,"message":"no"}}'))
+
+    assert b'"id":7' in answered.mended
+    answered.feed(event(b"{}"))
+    assert answered.mended == b""
+
+
+def test_whether_a_tools_stream_can_be_taken_up_again_is_heard() -> None:
+    ear = Ear(b"7")
+    ear.feed(b"id: 1\ndata:\n\n")
+
+    assert ear.numbered

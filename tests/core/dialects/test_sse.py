@@ -98,6 +98,8 @@ def test_a_rendered_message_is_one_event(message: dict[str, object]) -> None:
         (b"data: x\n\n", 9),
         (b"data: x\r\n\r\nda", 11),
         (b"data: x\r\rda", 9),
+        (b"data: x\n\r\nda", 10),
+        (b"data: x\r\n\nda", 10),
         (b"a\n\nb\r\n\r\nc\n\nd", 11),
     ],
 )
