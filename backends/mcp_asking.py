@@ -18,6 +18,7 @@ from backends.mcp_peer import Agreed, Peer, lost_session, refused_era
 from backends.mcp_progress import Progress
 from backends.mcp_sessions import Seat, Sessions
 from proxy.core.dialects import jsonrpc
+from proxy.core.dialects.catalogue import Listed
 from proxy.core.dialects.headers import bearer_fields, for_new_body
 from proxy.core.dialects.jsonrpc import Request, RpcError
 from proxy.core.mcp import questions
@@ -137,7 +138,7 @@ class Asking:
         headers = for_new_body(question.end_to_end, [*own, *self._credential])
         if question.tool and era is _MODERN:
             listed = self._listing.get(question.tool)
-            headers += listed.param_headers(question.arguments) if listed is not None else []
+            headers += _mirrored(listed, question.arguments) if listed is not None else []
         body = request.body(rpc_id, value)
         outbound = Outbound("POST", question.target, headers, body, whole=question.whole)
         try:
@@ -176,3 +177,9 @@ class Asking:
 def nobody_waits(end: BaseException) -> bool:
     """An attempt was ended by us, and its request may be under way still."""
     return not isinstance(end, UpstreamFailed) or (end.why == "timeout" and end.sent)
+
+
+def _mirrored(listed: Listed, arguments: bytes) -> Headers:
+    if not listed.askable:
+        raise UpstreamFailed("config", "the tool's x-mcp-header is malformed", sent=False)
+    return listed.param_headers(arguments)

@@ -52,10 +52,7 @@ AS_CLIENT = [
 """What calling a tool shows of a client, by the revision that the server speaks."""
 
 NOT_YET = {
-    "initialize": "an empty answer to server/discover is taken for a modern server's",
     "sse-retry": "a legacy stream that was closed on purpose is not taken up again",
-    "request-metadata": "a modern server that refuses its own revision once is taken for legacy",
-    "http-invalid-tool-headers": "a tool with a broken x-mcp-header is called where one is named",
 }
 """Scenarios of `AS_CLIENT` that callsplit is known to lose in, and why; winning is told, too."""
 

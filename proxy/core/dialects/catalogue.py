@@ -29,6 +29,7 @@ class Listed:
     output_schema: Mapping[str, Any] | None = None
     mirrors: tuple[Mirror, ...] = ()
     raw: bytes = b""  # the JSON object that the server listed
+    askable: bool = True  # False: its x-mcp-header is malformed, and no client may (2026-07-28)
 
     @property
     def read_only(self) -> bool:
@@ -101,23 +102,25 @@ def _listed(tools: list[Any]) -> Iterator[Listed]:
         except TypeError:  # nested deeper than anybody reads
             continue
         annotations, schema = tool.get("annotations"), tool.get("outputSchema")
+        mirrors = _mirrors(tool.get("inputSchema"))
         yield Listed(
             name,
             annotations if isinstance(annotations, dict) else {},
             schema if isinstance(schema, dict) else None,
-            _mirrors(tool.get("inputSchema")),
+            mirrors or (),
             raw,
+            askable=mirrors is not None,
         )
 
 
-def _mirrors(schema: Any) -> tuple[Mirror, ...]:
-    """The arguments that a schema wants repeated in headers; none if it says so wrongly."""
+def _mirrors(schema: Any) -> tuple[Mirror, ...] | None:
+    """The arguments that a schema wants repeated in headers; None if it says so wrongly."""
     found: list[Mirror] = []
     seen: set[str] = set()
     for path, token, kind in _annotated(schema, ()):
         usable = isinstance(token, str) and _TOKEN.fullmatch(token) and kind in _MIRRORED_TYPES
         if not usable or token.lower() in seen:
-            return ()
+            return None
         seen.add(token.lower())
         found.append((path, b"mcp-param-" + token.encode()))
     return tuple(found)

@@ -132,13 +132,17 @@ def test_annotated_arguments_are_repeated_in_headers(
             "a": {"type": "string", "x-mcp-header": "A"},
             "b": {"type": "string", "x-mcp-header": "a"},
         },
-        {"a": "no schema"},
-        "no properties",
-        {},
     ],
 )
-def test_a_tool_that_annotates_wrongly_gets_no_headers(properties: Any) -> None:
+def test_a_tool_that_annotates_wrongly_may_not_be_asked(properties: Any) -> None:
     assert listed(properties).param_headers(b'{"a":"x","b":"y"}') == []
+    assert not listed(properties).askable
+
+
+@pytest.mark.parametrize("properties", [{"a": "no schema"}, "no properties", {}])
+def test_a_tool_that_annotates_nothing_gets_no_headers(properties: Any) -> None:
+    assert listed(properties).param_headers(b'{"a":"x","b":"y"}') == []
+    assert listed(properties).askable
 
 
 @pytest.mark.parametrize("arguments", [b"no json", b"[]", b'"x"', b'{"count":1e999}'])
