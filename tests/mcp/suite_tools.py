@@ -29,7 +29,7 @@ PACKAGES = {
 }
 """Exact versions: a newer suite asks for other things."""
 
-PATIENCE = 300.0
+PATIENCE = 75.0
 """Seconds that an installation may take."""
 
 
