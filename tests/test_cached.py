@@ -227,7 +227,7 @@ async def joined(world: World, call: Call, patience: float = 30.0) -> asyncio.Ta
 async def test_twins_hear_what_the_first_hears(body: bytes) -> None:
     world = World()
     first = world.fetch(call_of())
-    twins = [await joined(world, call_of(call_id=f"call_{n}")) for n in range(3)]
+    twins = [await joined(world, call_of(call_id=f"call_x{n}")) for n in range(3)]
 
     first.keep(kept(call_of(), body), "mcp")
 

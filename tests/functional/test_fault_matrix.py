@@ -42,6 +42,11 @@ NEVER_LEFT = "say 0+0"
 AT_ONCE = 100
 """Exchanges under way at a time."""
 
+SPARE = 10
+"""Connections kept beyond those: what is done beside the path (a catalogue, a cancellation) may
+hold some of them when a run wants its own.
+"""
+
 PATIENCE = "250ms"
 """Of the arms that nothing but a deadline ends; the others have all the time they need."""
 
@@ -228,8 +233,9 @@ async def stage(
 
 
 async def broken(ready: Stage, fault: Fault, *, reused: bool, both: bool, count: int) -> None:
-    """Have `count` connections kept, if any are to be, and let the fault begin."""
+    """Have `count` connections kept and some to spare, if any are to be; let the fault begin."""
     if reused:
+        count += SPARE
         await ready.warm(count)
         if fault.slow:  # Only now: to open all those connections may take a while.
             await ready.sidecar.write(hasty(ready.rules))
@@ -284,8 +290,7 @@ async def test_a_fault_has_the_outcome_that_the_table_says(
     delivered = ready.first.delivered + ready.second.delivered
     assert all(delivered[call_id] <= 1 for subject, call_id in asked if subject == "write")
     carried = [arm.carried[call] for arm in ready.arms for _, call in asked if call in arm.carried]
-    # What is done beside the path may hold one of the kept connections for a moment.
-    assert sum(map(bool, carried)) >= 0.8 * len(carried) if reused else not any(carried)
+    assert all(carried) if reused else not any(carried)
 
 
 # -- Writes that are asked for twice.

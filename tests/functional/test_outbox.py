@@ -58,7 +58,7 @@ async def test_events_wait_while_the_arms_are_down_and_arrive_once_in_order(worl
     await world.mcp.refuse()
     await world.webhook.refuse()
     sidecar = await world.sidecar(**QUICK)
-    asked = [(name, f"call_{call}") for name in NAMES for call in range(6)]
+    asked = [(name, f"call_x{call}") for name in NAMES for call in range(6)]
     taken = [await sidecar.post("/retell", event(name, call)) for name, call in asked]
     assert [answer.status for answer in taken] == [200] * 18
 
@@ -69,7 +69,7 @@ async def test_events_wait_while_the_arms_are_down_and_arrive_once_in_order(worl
     for seen in world.webhook.seen:
         body = json.loads(seen.body)
         by_call.setdefault(body["call"]["call_id"], []).append(body["event"])
-    assert by_call == {f"call_{call}": list(NAMES) for call in range(6)}
+    assert by_call == {f"call_x{call}": list(NAMES) for call in range(6)}
     metrics = await sidecar.metrics()
     assert metrics.total("outbox_taken_total") == 18
     assert metrics.total("outbox_deliveries_total", outcome="delivered") == 18
@@ -207,7 +207,7 @@ async def test_a_full_outbox_is_503_too(world: World) -> None:
     await world.webhook.refuse()
     outbox = {**QUICK["outbox"], "limit": {"entries": 2}}
     sidecar = await world.sidecar(**{**QUICK, "outbox": outbox})
-    statuses = [(await sidecar.post("/retell", event(call_id=f"call_{n}"))).status
+    statuses = [(await sidecar.post("/retell", event(call_id=f"call_x{n}"))).status
                 for n in range(3)]  # fmt: skip
 
     assert statuses == [200, 200, 503]
@@ -223,7 +223,7 @@ async def test_a_webhook_that_is_only_slow_is_not_overrun(world: World) -> None:
     unbroken = {"webhook": {"breaker": {"enabled": False}}}  # Else one trial at a time goes out.
     sidecar = await world.sidecar(outbox=outbox, backends=unbroken)
     for number in range(8):
-        await sidecar.post("/retell", event(call_id=f"call_{number % 4}", name=f"e{number}"))
+        await sidecar.post("/retell", event(call_id=f"call_x{number % 4}", name=f"e{number}"))
     go = asyncio.Event()
     world.webhook.play = waits(go, answers(b"{}"))
     await world.webhook.listen()
@@ -356,7 +356,7 @@ async def test_kill_9_between_the_answer_and_the_delivery_loses_nothing(world: W
     await world.webhook.refuse()
     process = await started(world)
     clients = await asyncio.gather(
-        *(process.post("/retell", event(call_id=f"call_{n}")) for n in range(30))
+        *(process.post("/retell", event(call_id=f"call_x{n}")) for n in range(30))
     )
     assert [answer.status for answer in clients] == [200] * 30
     process.signal(signal.SIGKILL)
@@ -367,7 +367,7 @@ async def test_kill_9_between_the_answer_and_the_delivery_loses_nothing(world: W
     await emptied(again)
 
     ids = [json.loads(seen.body)["call"]["call_id"] for seen in world.webhook.seen]
-    assert sorted(ids) == sorted(f"call_{n}" for n in range(30))
+    assert sorted(ids) == sorted(f"call_x{n}" for n in range(30))
 
 
 async def test_kill_9_in_the_middle_of_a_delivery_repeats_it_and_loses_nothing(
