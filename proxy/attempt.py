@@ -177,7 +177,8 @@ class Attempts:
         A stream of events may begin long before the tool ends: a caller who leaves a write's
         must not cut it.
         """
-        told, ear = False, None
+        told = False
+        ear: Ear | None = None
 
         def tell(shown: Verdict) -> None:
             nonlocal told
