@@ -78,9 +78,10 @@ chaos: $(STAMP) ## ten minutes of kills, freezes and restarts; nothing may be lo
 conformance: $(STAMP) ## the official MCP conformance suite, direct and through callsplit
 	@$(BIN)/python tests/mcp/run_conformance.py $(CONFORMANCE_ARGS)
 
-generate: $(STAMP) ## write the generated files anew (schema, table of the rules)
+generate: $(STAMP) ## write the generated files anew (schema, tables)
 	@$(BIN)/python -m proxy rules schema > rules/rules.schema.json
 	@$(BIN)/python -m proxy rules reference --into rules/README.md
+	@$(BIN)/python -m tests.functional.row_table > deploy/docs/security-rows.md
 
 compiled: $(COMPILED)/.built ## the hot path compiled to C, installed in .cache/compiled/venv
 
