@@ -9,6 +9,7 @@ from httptools import HttpParserError, HttpResponseParser
 from proxy.adapters.upstream.head import HEAD_LIMIT, Frame, Malformed
 
 _HEAD = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+_PER_CHUNK = 32  # bytes that a chunk may cost; its size and its ends are at most 20
 
 
 class Framing(Protocol):
@@ -74,12 +75,13 @@ class _Sink:
     def on_message_complete(self) -> None:
         self.ended = True
 
-    def take(self) -> bytes:
-        """What was decoded since the last time."""
+    def take(self) -> tuple[bytes, int]:
+        """What was decoded since the last time, and of how many pieces."""
         pieces = self._pieces
-        data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        count = len(pieces)
+        data = pieces[0] if count == 1 else b"".join(pieces)
         pieces.clear()
-        return data
+        return data, count
 
 
 class Chunked:
@@ -118,12 +120,13 @@ class Chunked:
         return self._taken(len(data))
 
     def _taken(self, size: int) -> bytes:
-        """The decoded bytes; what only frames them is bounded."""
-        piece = self._sink.take()
-        self._overhead = 0 if piece else self._overhead + size
-        if self._overhead > HEAD_LIMIT:
+        """The decoded bytes; what only frames them is bounded, beyond as much as it frames."""
+        data, pieces = self._sink.take()
+        overhead = self._overhead + size - 2 * len(data) - _PER_CHUNK * pieces
+        self._overhead = overhead if overhead > 0 else 0
+        if overhead > HEAD_LIMIT:
             raise Malformed("trailers or chunk extensions too large")
-        return piece
+        return data
 
 
 def framing(frame: Frame, *, empty: bool) -> Framing:

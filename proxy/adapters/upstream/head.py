@@ -11,6 +11,7 @@ from proxy.adapters.upstream.wire import CONTROLS, TOKEN
 from proxy.core.model import Headers, Reply
 
 HEAD_LIMIT: Final = 65_536
+LINE_LIMIT: Final = 16_384
 FIELD_LIMIT: Final = 128
 
 _STATUS = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9][0-9])(?: ([\t -~\x80-\xff]*))?")
@@ -57,6 +58,8 @@ class _Fields(dict[bytes, _Field]):
     """
 
     def __missing__(self, line: bytes) -> _Field:
+        if len(line) > LINE_LIMIT:
+            raise Malformed("header line too long")
         name, colon, value = line.partition(b":")
         if not colon:
             raise Malformed("header line without a colon")

@@ -91,6 +91,7 @@ def test_what_follows_the_last_chunk_is_surplus_and_no_body(surplus: bytes, cut:
     assert (body.ended, body.surplus) == (True, True)
 
 
+@pytest.mark.row("R1")
 @pytest.mark.parametrize(
     "wire",
     [
@@ -120,10 +121,28 @@ def test_broken_chunks_are_refused(wire: bytes) -> None:
         feed(Chunked(), *[wire[at : at + 1] for at in range(len(wire))])
 
 
+@pytest.mark.row("R1")
 @pytest.mark.parametrize(
     ("start", "more"),
-    [(b"1;", b"a" * 1000), (b"0\r\n", b"X-T: " + b"a" * 1000 + b"\r\n")],
+    [
+        (b"1;", b"a" * 1000),
+        (b"", b"1;" + b"a" * 1000 + b"\r\nx\r\n"),
+        (b"0\r\n", b"X-T: " + b"a" * 1000 + b"\r\n"),
+    ],
 )
 def test_framing_without_a_body_has_an_end(start: bytes, more: bytes) -> None:
     with pytest.raises(Malformed, match="too large"):
         feed(Chunked(), start, *[more] * 200)
+
+
+@pytest.mark.parametrize(
+    "chunk", [b"1\r\nx\r\n", b"64;signed=" + b"a" * 80 + b"\r\n" + b"x" * 100 + b"\r\n"]
+)
+def test_small_chunks_may_be_many(chunk: bytes) -> None:
+    body = Chunked()
+
+    for _ in range(100):
+        feed(body, chunk * 100)
+
+    assert feed(body, b"0\r\n\r\n") == b""
+    assert body.ended

@@ -27,6 +27,7 @@ def lines(*fields: bytes, status: bytes = b"HTTP/1.1 200 OK") -> bytes:
     return b"\r\n".join([status, *fields]) + b"\r\n\r\n"
 
 
+@pytest.mark.row("R3")
 def test_names_and_values_stay_as_they_were_sent() -> None:
     reply, _ = parse(
         lines(b"Set-Cookie: a=b", b"set-cookie:c=d", b"X: \t caf\xe9 \xc3\xa9\t ", b"Y:")
@@ -39,6 +40,7 @@ def test_names_and_values_stay_as_they_were_sent() -> None:
     ]
 
 
+@pytest.mark.row("R16")
 @pytest.mark.parametrize(
     ("line", "status", "phrase"),
     [
@@ -54,6 +56,7 @@ def test_status_lines(line: bytes, status: int, phrase: bytes) -> None:
     assert (reply.status, reply.phrase) == (status, phrase)
 
 
+@pytest.mark.row("R16")
 @pytest.mark.parametrize(
     "line",
     [
@@ -83,12 +86,14 @@ def test_a_bad_status_line_is_refused(line: bytes) -> None:
         read_head(line, len(line))
 
 
+@pytest.mark.row("R2")
 @pytest.mark.parametrize("byte", [*range(9), *range(10, 32), 127])
 def test_a_control_byte_is_refused(byte: int) -> None:
     with pytest.raises(Malformed):
         parse(lines(b"X: a" + bytes([byte]) + b"b"))
 
 
+@pytest.mark.row("R2")
 @pytest.mark.parametrize(
     "field",
     [
@@ -112,6 +117,7 @@ def test_a_bad_field_line_is_refused(field: bytes) -> None:
         parse(lines(b"A: b", field, b"B: c"))
 
 
+@pytest.mark.row("R1")
 @pytest.mark.parametrize(
     "fields",
     [
@@ -166,6 +172,7 @@ def test_http_1_0_is_kept_only_if_it_says_so(fields: list[bytes], keep: bool) ->
     assert parse(lines(*fields, status=b"HTTP/1.0 200 OK"))[1].keep is keep
 
 
+@pytest.mark.row("H1", "H3")
 def test_hop_by_hop_fields_are_stripped() -> None:
     reply, _ = parse(
         lines(
@@ -185,15 +192,26 @@ def test_hop_by_hop_fields_are_stripped() -> None:
     assert reply.headers == [(b"X-Stays", b"1"), (b"Content-Type", b"text/plain")]
 
 
+@pytest.mark.row("R11")
 def test_a_head_may_have_128_fields_and_64_kilobytes_but_no_more() -> None:
     assert len(parse(lines(*[b"X: a"] * 128))[0].headers) == 128
     with pytest.raises(Malformed, match="fields"):
         parse(lines(*[b"X: a"] * 129))
-    full = lines(b"X: " + b"a" * (65_536 - len(b"HTTP/1.1 200 OK\r\nX: ")))
-    assert len(full) == 65_536 + 4
-    parse(full)
-    with pytest.raises(Malformed, match="large"):
-        parse(full.replace(b"X: a", b"X: aa"))
+    start, field = b"HTTP/1.1 200 OK\r\n", b"X: " + b"a" * 16_379
+    full = start + b"\r\n".join([field] * 3 + [field[: 65_536 - len(start) - 3 * 16_384]])
+    assert len(full) == 65_536
+    read_head(full, len(full))
+    with pytest.raises(Malformed, match="block"):
+        read_head(full + b"a", len(full) + 1)
+
+
+@pytest.mark.row("R11")
+def test_a_line_of_a_head_may_have_16_kilobytes_but_no_more() -> None:
+    line = b"X: " + b"a" * 16_381
+    assert len(line) == 16_384
+    parse(lines(line))
+    with pytest.raises(Malformed, match="line"):
+        parse(lines(line + b"a"))
 
 
 def test_many_names_and_phrases_are_not_remembered_without_end() -> None:
