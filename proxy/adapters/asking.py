@@ -1,7 +1,9 @@
-"""How is one arm asked whether it is well?"""
+"""How is one arm asked something beside the path, such as whether it is well?"""
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -12,6 +14,9 @@ from proxy.core.probe_call import USER_AGENT
 from proxy.core.verdict import judge_reply
 from proxy.errors import ProbeFailed, UpstreamFailed
 from proxy.ports import Arm
+
+GRACE: Final = 0.25
+"""Seconds after the upstream's own deadline; only a backend's own waits ever need them."""
 
 _HEADERS: Final[Headers] = [(b"accept", b"*/*"), (b"user-agent", USER_AGENT)]
 _FOR_READING: Final[Headers] = [
@@ -49,6 +54,31 @@ async def ask(arm: Arm, asking: Asking, deadline: float) -> None:
         await own(send)
     else:
         await arm.upstream.connect(deadline=deadline)
+
+
+async def outcome(
+    question: Awaitable[None],
+    patience: asyncio.Timeout,
+    *,
+    crashed: Callable[[Exception], None],
+    otherwise: str,
+) -> str | None:
+    """Why a question failed, in a few words; "" if it did not, None if it never got there.
+
+    `crashed` hears of a bug, which a user's backend may have; `otherwise` is said of what fails
+    without a word.
+    """
+    try:
+        async with patience:
+            await question
+    except TimeoutError:
+        return "timeout: no answer in time"
+    except (ProbeFailed, UpstreamFailed) as failure:
+        return None if never_got_there(failure) else str(failure) or otherwise
+    except Exception as bug:
+        crashed(bug)
+        return f"crashed: {type(bug).__name__}"
+    return ""
 
 
 def never_got_there(failure: Exception) -> bool:

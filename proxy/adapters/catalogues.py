@@ -16,22 +16,19 @@ from typing import Any, Final
 from structlog.typing import FilteringBoundLogger
 
 from backends.base import Send
-from proxy.adapters.asking import never_got_there
+from proxy.adapters.asking import GRACE, outcome
 from proxy.adapters.catalogue_file import CatalogueFiles
 from proxy.adapters.logs import stamp
+from proxy.adapters.per_arm import Alarm, PerArm
 from proxy.adapters.tasks import Tasks
 from proxy.core.dialects.catalogue import Catalogue
 from proxy.core.mcp.saved_catalogue import place_of
 from proxy.core.model import Effect, Outbound, Reply
 from proxy.core.tool_table import ToolTable
-from proxy.errors import ProbeFailed, UpstreamFailed
 from proxy.ports import Arm, Clock
 
 PATIENCE: Final = 10.0
 """Seconds in which a server must have listed everything, if its arm's timeout allows as many."""
-
-GRACE: Final = 0.25
-"""Seconds after the upstream's own deadline; only a backend's own waits ever need them."""
 
 FIRST_RETRY: Final = 1.0
 """Seconds; each further failure doubles them, up to the usual interval."""
@@ -70,7 +67,7 @@ class Renewer:
         self._log = log
         self._jitter = jitter
         self._changed = changed
-        self._woken = asyncio.Event()
+        self._alarm = Alarm()
         self._failures = 0
         self._due = clock.now()
 
@@ -78,13 +75,13 @@ class Renewer:
         """Go on under changed rules, and ask at once: a new backend knows nothing yet."""
         self.source = source
         self._due = self._clock.now()
-        self._woken.set()
+        self._alarm.ring()
 
     def wake(self) -> None:
         """Look again whether the arm may be asked: its breaker has changed."""
         if self.fault:
             self._due = self._clock.now()
-        self._woken.set()
+        self._alarm.ring()
 
     async def run(self) -> None:
         """Sleep, ask, keep; for ever."""
@@ -110,14 +107,7 @@ class Renewer:
     async def _rest(self) -> None:
         """Until it is time or `wake`; while the arm is left alone, until `wake`."""
         asked = self.source.arm.breaker.is_asked
-        patience = self._due - self._clock.now() if asked else None
-        if patience is None or patience > 0:
-            try:
-                async with asyncio.timeout(patience):
-                    await self._woken.wait()
-            except TimeoutError:
-                pass
-        self._woken.clear()
+        await self._alarm.sleep(self._due - self._clock.now() if asked else None)
 
     async def _ask(self, source: Source) -> str | None:
         """Why it failed, "" if it did not; None: the question never got there."""
@@ -128,17 +118,15 @@ class Renewer:
         async def send(outbound: Outbound, *, dispatches: bool = True) -> Reply:
             return await arm.upstream.send(outbound, [], deadline=deadline)
 
-        try:
-            async with asyncio.timeout(patience + GRACE):
-                await source.refresh(send)
-        except TimeoutError:
-            return "timeout: no answer in time"
-        except (ProbeFailed, UpstreamFailed) as failure:
-            return None if never_got_there(failure) else str(failure) or "it lists nothing"
-        except Exception as bug:  # of a user's backend: it must not end the asking
+        def crashed(bug: Exception) -> None:
             self._log.error("catalogue_crashed", arm=arm.name, exc_info=bug)
-            return f"crashed: {type(bug).__name__}"
-        return ""
+
+        return await outcome(
+            source.refresh(send),
+            asyncio.timeout(patience + GRACE),
+            crashed=crashed,
+            otherwise="it lists nothing",
+        )
 
     def _failed(self, why: str) -> None:
         """What was heard last stays.  Told once, not with every try."""
@@ -175,12 +163,10 @@ class Catalogues:
     ) -> None:
         self._clock = clock
         self._log = log
-        self._tasks = tasks
         self._files = files
         self._jitter = jitter
         self._tools: ToolTable | None = None
-        self._renewers: dict[str, Renewer] = {}
-        self._running: dict[str, asyncio.Task[None]] = {}
+        self._renewers: PerArm[Renewer] = PerArm(tasks, "catalogue")
         self._saving: set[asyncio.Future[None]] = set()
 
     def of(self, arm: str) -> Catalogue | None:
@@ -192,22 +178,18 @@ class Catalogues:
         """Ask these arms, and no others; `tools` hears what is known, and what comes."""
         self._tools = tools
         wanted = {source.arm.name: source for source in sources}
-        for name, renewer in list(self._renewers.items()):
+        for name, renewer in self._renewers:
             if name not in wanted or wanted[name].url != renewer.source.url:
-                del self._renewers[name]
-                self._running.pop(name).cancel()
+                self._renewers.end(name)
         for name, source in wanted.items():
-            if name in self._renewers:
-                self._renewers[name].adopt(source)
-            else:
-                self._begin(source)
-            self._learn(self._renewers[name])
+            known = self._renewers.get(name)
+            if known is not None:
+                known.adopt(source)
+            self._learn(known or self._begin(source))
 
     def wake(self, arm: str) -> None:
         """Call it whenever the breaker of `arm` has changed."""
-        renewer = self._renewers.get(arm)
-        if renewer is not None:
-            renewer.wake()
+        self._renewers.wake(arm)
 
     def status(self, arm: str) -> dict[str, Any] | None:
         """What an operator may want to know of it; None: this arm lists nothing."""
@@ -223,21 +205,18 @@ class Catalogues:
 
     async def aclose(self) -> None:
         """Stop asking; harmless a second time."""
-        ending = [*self._running.values(), *self._saving]
-        for task in self._running.values():
-            task.cancel()
-        self._running = {}
-        if ending:
-            await asyncio.wait(ending)
+        await self._renewers.aclose()
+        if self._saving:
+            await asyncio.wait(self._saving)
 
-    def _begin(self, source: Source) -> None:
+    def _begin(self, source: Source) -> Renewer:
         name = source.arm.name
         renewer = Renewer(
             source, clock=self._clock, log=self._log, jitter=self._jitter, changed=self._take
         )
         renewer.catalogue = self._files.load(name, place_of(source.url))
-        self._renewers[name] = renewer
-        self._running[name] = self._tasks.start(renewer.run(), f"catalogue {name}")
+        self._renewers.begin(name, renewer)
+        return renewer
 
     async def _take(self, renewer: Renewer) -> None:
         """A catalogue has come: from now on it decides, and it is kept for the next process."""

@@ -10,19 +10,16 @@ import asyncio
 import random
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Final, TypeAlias
+from typing import TypeAlias
 
-from proxy.adapters.asking import Asking, ask, never_got_there
+from proxy.adapters.asking import GRACE, Asking, ask, outcome
+from proxy.adapters.per_arm import Alarm, PerArm
 from proxy.adapters.tasks import Tasks
 from proxy.core.breaker import Breaker, Permit, Transition
 from proxy.core.health import Health, HealthConfig, ProbeResult
-from proxy.errors import ProbeFailed, UpstreamFailed
 from proxy.ports import Arm, Clock, Watch
 
 __all__ = ["Asking", "ProbeResult", "Probed", "Probes"]
-
-GRACE: Final = 0.25
-"""Seconds after the upstream's own deadline; only a backend's own waits ever need them."""
 
 Leased: TypeAlias = list[tuple[Breaker, Permit]]
 """Who waits for a probe, the arm's own breaker before its tools'."""
@@ -52,7 +49,7 @@ class Prober:
         self._clock = clock
         self._watch = watch
         self._jitter = jitter
-        self._woken = asyncio.Event()
+        self._alarm = Alarm()
         self._under_way: asyncio.Timeout | None = None  # of the probe, while there is one
         self._latest: ProbeResult | None = None
         self._health: Health | None = None
@@ -93,7 +90,7 @@ class Prober:
 
     def wake(self) -> None:
         """Look again what is due: the breaker has changed."""
-        self._woken.set()
+        self._alarm.ring()
 
     async def run(self) -> None:
         """Sleep, probe, tell; for ever."""
@@ -106,14 +103,7 @@ class Prober:
         due = self._probed.arm.breaker.look_at()
         if self._health is not None:
             due = self._health.due_at if due is None else min(due, self._health.due_at)
-        patience = None if due is None else due - self._clock.now()
-        if patience is None or patience > 0:
-            try:
-                async with asyncio.timeout(patience):
-                    await self._woken.wait()
-            except TimeoutError:
-                pass
-        self._woken.clear()
+        await self._alarm.sleep(None if due is None else due - self._clock.now())
 
     async def look(self) -> None:
         """Do what is due now, if anything."""
@@ -139,25 +129,24 @@ class Prober:
 
     async def _probe(self, probed: Probed, began: float) -> ProbeResult | None:
         """One probe; None if it said nothing of the arm, because it never got there."""
-        arm, patience, detail = probed.arm, probed.asking.timeout, ""
+        arm, patience = probed.arm, probed.asking.timeout
         if patience is None:
             patience = min(arm.timeout, arm.breaker.config.probe_lease)
+        question = ask(arm, probed.asking, began + patience)
+        self._under_way = asyncio.timeout(patience + GRACE)
         try:
-            async with asyncio.timeout(patience + GRACE) as self._under_way:
-                await ask(arm, probed.asking, began + patience)
-        except TimeoutError:
-            detail = "timeout: no answer in time"
-        except (ProbeFailed, UpstreamFailed) as failure:
-            if never_got_there(failure):
-                return None
-            detail = str(failure) or "not well"
-        except Exception as bug:  # of a user's backend: it must not end the probing
-            self._watch.crashed(f"probe {arm.name}", bug)
-            detail = f"crashed: {type(bug).__name__}"
+            detail = await outcome(
+                question, self._under_way, crashed=self._crashed, otherwise="not well"
+            )
         finally:
             self._under_way = None
+        if detail is None:
+            return None
         ms = (self._clock.now() - began) * 1000
         return ProbeResult(not detail, self._clock.wall_ms(), ms, detail)
+
+    def _crashed(self, bug: Exception) -> None:
+        self._watch.crashed(f"probe {self._probed.arm.name}", bug)
 
     def _settle(self, result: ProbeResult, leased: Leased, now: float) -> None:
         arm = self._probed.arm
@@ -209,33 +198,26 @@ class Probes:
     ) -> None:
         self._clock = clock
         self._watch = watch
-        self._tasks = tasks
         self._jitter = jitter
-        self._probers: dict[str, Prober] = {}
-        self._running: dict[str, asyncio.Task[None]] = {}
+        self._probers: PerArm[Prober] = PerArm(tasks, "probes")
 
     def use(self, arms: Iterable[Probed]) -> None:
         """Probe these arms, and no others."""
         wanted = {probed.arm.name: probed for probed in arms}
-        for name in self._probers.keys() - wanted.keys():
-            del self._probers[name]
-            self._running.pop(name).cancel()
+        for name, _ in self._probers:
+            if name not in wanted:
+                self._probers.end(name)
         for name, probed in wanted.items():
-            if name in self._probers:
-                self._probers[name].adopt(probed)
+            prober = self._probers.get(name)
+            if prober is not None:
+                prober.adopt(probed)
             else:
-                self._begin(name, probed)
-
-    def _begin(self, name: str, probed: Probed) -> None:
-        prober = Prober(probed, clock=self._clock, watch=self._watch, jitter=self._jitter)
-        self._probers[name] = prober
-        self._running[name] = self._tasks.start(prober.run(), f"probes {name}")
+                prober = Prober(probed, clock=self._clock, watch=self._watch, jitter=self._jitter)
+                self._probers.begin(name, prober)
 
     def wake(self, arm: str) -> None:
         """Look at once what is due at `arm`; call it whenever its breaker has changed."""
-        prober = self._probers.get(arm)
-        if prober is not None:
-            prober.wake()
+        self._probers.wake(arm)
 
     def result(self, arm: str) -> ProbeResult | None:
         """The latest probe of `arm`; None if none speaks of now."""
@@ -249,9 +231,4 @@ class Probes:
 
     async def aclose(self) -> None:
         """Stop probing."""
-        running = [*self._running.values()]
-        self._running = {}
-        for task in running:
-            task.cancel()
-        if running:
-            await asyncio.wait(running)
+        await self._probers.aclose()
