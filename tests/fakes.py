@@ -5,12 +5,12 @@ from __future__ import annotations
 import http.server
 import json
 import threading
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
 
 from proxy.core.breaker import Transition
 from proxy.core.exchange import Attempt, Exchange
-from proxy.core.model import Kind, Reply, Verdict
+from proxy.core.model import Headers, Kind, Outbound, Reply, Verdict
 from proxy.errors import ClientGone, Refused, StoreFailed
 
 
@@ -30,6 +30,52 @@ class FakeClock:
     def advance(self, seconds: float) -> None:
         self._now += seconds
         self._wall_ms += round(seconds * 1000)
+
+
+class Sent(NamedTuple):
+    """What an upstream was asked, and on which terms."""
+
+    outbound: Outbound
+    extra: Headers
+    deadline: float
+    linger: float
+    late: Callable[[], bool] | None
+
+
+class FakeUpstream:
+    """An upstream that answers `reply` or raises `fails`, and notes what it is asked."""
+
+    def __init__(self, reply: Reply | None = None, fails: Exception | None = None) -> None:
+        self.reply = reply or Reply(200)
+        self.fails = fails
+        self.sent: list[Sent] = []
+        self.connects: list[float] = []  # the deadline of each
+
+    async def send(
+        self,
+        outbound: Outbound,
+        extra: Headers,
+        *,
+        deadline: float,
+        linger: float = 0.0,
+        buffer: int | None = None,
+        late: Callable[[], bool] | None = None,
+    ) -> Reply:
+        sent = Sent(outbound, extra, deadline, linger, late)
+        self.sent.append(sent)
+        return await self.answer(sent)
+
+    async def answer(self, sent: Sent) -> Reply:
+        if self.fails is not None:
+            raise self.fails
+        return self.reply
+
+    async def connect(self, *, deadline: float) -> None:
+        self.connects.append(deadline)
+        if self.fails is not None:
+            raise self.fails
+
+    async def aclose(self, grace: float) -> None: ...
 
 
 class FakeOutboxOperations:
@@ -234,6 +280,9 @@ class FakeWatch:
 
     def auth_failed(self, reason: str) -> None:
         self.told.append(("auth_failed", reason))
+
+    def signature_repeated(self, kind: Kind) -> None:
+        self.told.append(("signature_repeated", str(kind)))
 
     def rate_limited(self, scope: str) -> None:
         self.told.append(("rate_limited", scope))

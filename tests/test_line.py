@@ -1,20 +1,18 @@
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from proxy.core.arm_breaker import ArmBreaker
 from proxy.core.auth import AuthPolicy, Credentials
 from proxy.core.breaker_values import BreakerConfig
 from proxy.core.call_id import CallIds
 from proxy.core.entry import Entry
-from proxy.core.model import Call, Headers, Kind, Outbound, Reply
+from proxy.core.model import Call, Kind, Reply
 from proxy.core.rules import Fallback
 from proxy.core.splitter import Splitter
 from proxy.core.tool_table import ToolTable
 from proxy.edge import Edge, EdgeRules
 from proxy.line import Line
 from proxy.ports import Arm
-from tests.fakes import FakeWatch
+from tests.fakes import FakeUpstream, FakeWatch
 
 BOTH = frozenset({Kind.FUNCTION, Kind.EVENT})
 TAKES = {"mcp": frozenset({Kind.FUNCTION}), "webhook": BOTH, "former": BOTH}
@@ -26,22 +24,6 @@ class Silent:
     async def handle(self, call: Call, send: object) -> Reply:
         return Reply(200)
 
-    async def send(
-        self,
-        outbound: Outbound,
-        extra: Headers,
-        *,
-        deadline: float,
-        linger: float = 0.0,
-        buffer: int | None = None,
-        late: Callable[[], bool] | None = None,
-    ) -> Reply:
-        return Reply(200)
-
-    async def connect(self, *, deadline: float) -> None: ...
-
-    async def aclose(self, grace: float) -> None: ...
-
 
 def line(**entry: object) -> Line:
     values = {"to": "mcp", "otherwise": "webhook", "percent": 50.0, **entry}
@@ -51,7 +33,8 @@ def line(**entry: object) -> Line:
         ids=CallIds(),
         splitter=Splitter(Entry(**values)),  # type: ignore[arg-type]
         arms={
-            name: Arm(name, Silent(), Silent(), ArmBreaker(BreakerConfig()), 1.0) for name in TAKES
+            name: Arm(name, Silent(), FakeUpstream(), ArmBreaker(BreakerConfig()), 1.0)
+            for name in TAKES
         },
         to="mcp",
         otherwise="webhook",

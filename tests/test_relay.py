@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -10,43 +10,17 @@ from backends.base import close
 from proxy.core.model import Call, Head, Headers, Kind, Outbound, Reply
 from proxy.errors import UpstreamFailed
 from proxy.relay import Sender, Settled, heard_out
+from tests.fakes import FakeUpstream
 
 OUT = Outbound("POST", "/", [])
 
 
-class Upstream:
-    def __init__(self, failure: UpstreamFailed | None = None) -> None:
-        self.failure = failure
-        self.sent: list[tuple[Headers, float, float]] = []
-        self.lates: list[Callable[[], bool] | None] = []
-
-    async def send(
-        self,
-        outbound: Outbound,
-        extra: Headers,
-        *,
-        deadline: float,
-        linger: float = 0.0,
-        buffer: int | None = None,
-        late: Callable[[], bool] | None = None,
-    ) -> Reply:
-        self.sent.append((extra, deadline, linger))
-        self.lates.append(late)
-        if self.failure:
-            raise self.failure
-        return Reply(200)
-
-    async def connect(self, *, deadline: float) -> None: ...
-
-    async def aclose(self, grace: float) -> None: ...
-
-
-def sender(upstream: Upstream) -> Sender:
+def sender(upstream: FakeUpstream) -> Sender:
     return Sender(upstream, [(b"x-request-id", b"r")], deadline=9.0, linger=30.0)
 
 
 async def test_only_the_leg_that_can_run_the_tool_lingers_and_counts_as_dispatched() -> None:
-    upstream = Upstream()
+    upstream = FakeUpstream()
     send = sender(upstream)
 
     await send(OUT, dispatches=False)
@@ -54,12 +28,12 @@ async def test_only_the_leg_that_can_run_the_tool_lingers_and_counts_as_dispatch
     await send(OUT)
 
     assert (before, send.dispatched) == (False, True)
-    assert [linger for _, _, linger in upstream.sent] == [0.0, 30.0]
-    assert {deadline for _, deadline, _ in upstream.sent} == {9.0}
+    assert [sent.linger for sent in upstream.sent] == [0.0, 30.0]
+    assert {sent.deadline for sent in upstream.sent} == {9.0}
 
 
 async def test_a_dispatching_leg_that_failed_was_begun_all_the_same() -> None:
-    send = sender(Upstream(UpstreamFailed("reset", "cut", sent=True)))
+    send = sender(FakeUpstream(fails=UpstreamFailed("reset", "cut", sent=True)))
 
     with pytest.raises(UpstreamFailed):
         await send(OUT)
@@ -80,34 +54,34 @@ class Asked:
 
 
 async def test_only_a_leg_that_can_run_the_tool_may_be_late() -> None:
-    upstream, asked = Upstream(), Asked()
+    upstream, asked = FakeUpstream(), Asked()
     send = Sender(upstream, [], deadline=9.0, linger=30.0, late=asked)
 
     await send(OUT, dispatches=False)
     await send(OUT)
 
-    first, second = upstream.lates
+    first, second = [sent.late for sent in upstream.sent]
     assert first is None
     assert second is not None
     assert second()
 
 
 async def test_without_a_time_to_linger_nothing_is_late() -> None:
-    upstream = Upstream()
+    upstream = FakeUpstream()
     await Sender(upstream, [], deadline=9.0, linger=0.0, late=Asked())(OUT)
 
-    assert upstream.lates == [None]
+    assert [sent.late for sent in upstream.sent] == [None]
 
 
 @pytest.mark.parametrize("says", [True, False])
 async def test_an_attempt_is_asked_once_and_that_holds_for_all_of_its_legs(says: bool) -> None:
     """Two may be under way at once."""
-    upstream, asked = Upstream(), Asked(says)
+    upstream, asked = FakeUpstream(), Asked(says)
     send = Sender(upstream, [], deadline=9.0, linger=30.0, late=asked)
     await send(OUT)
     await send(OUT)
 
-    assert [late() for late in upstream.lates if late is not None] == [says, says]
+    assert [late() for *_, late in upstream.sent if late is not None] == [says, says]
     assert asked.times == 1
 
 
@@ -215,7 +189,7 @@ class Silent:
         self.closed = True
 
 
-class Streaming(Upstream):
+class Streaming(FakeUpstream):
     def __init__(self, body: AsyncIterator[bytes]) -> None:
         super().__init__()
         self.body = body
@@ -404,7 +378,7 @@ async def test_a_reader_who_leaves_gives_the_upstream_its_time_to_finish() -> No
 
 
 async def test_an_answer_that_came_whole_needs_no_bound() -> None:
-    reply = await Sender(Upstream(), [], deadline=0.0, linger=30.0, late=Asked())(WHOLE)
+    reply = await Sender(FakeUpstream(), [], deadline=0.0, linger=30.0, late=Asked())(WHOLE)
 
     assert reply.body == b""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from typing import Any
 
 import orjson
@@ -16,11 +16,12 @@ from proxy.core.arm_breaker import ArmBreaker
 from proxy.core.body_verdicts import BodyVerdicts
 from proxy.core.breaker_values import BreakerConfig
 from proxy.core.expect import LIMIT, Expected
-from proxy.core.model import Call, Headers, Kind, Outbound, Reply
+from proxy.core.model import Call, Kind, Outbound, Reply
 from proxy.core.probe_call import probe_call
 from proxy.core.verdict import BUSINESS_NO, FAILED_BODY
 from proxy.errors import ProbeFailed, UpstreamFailed
 from proxy.ports import Arm
+from tests.fakes import FakeUpstream
 
 SLOTS = probe_call("get_slots", {"date": "tomorrow"}, frozenset({Kind.TOOLS}))
 WELL = Expected({"status": ["healthy", "ok"]})
@@ -43,38 +44,6 @@ class Stream:
 
     async def aclose(self) -> None:
         self.closed = True
-
-
-class Endpoint:
-    """An upstream that notes what it is asked."""
-
-    def __init__(self, reply: Reply | None = None) -> None:
-        self.reply = reply or Reply(200)
-        self.sent: list[Outbound] = []
-        self.deadlines: list[float] = []
-        self.fails: Exception | None = None
-
-    async def send(
-        self,
-        outbound: Outbound,
-        extra: Headers,
-        *,
-        deadline: float,
-        linger: float = 0.0,
-        buffer: int | None = None,
-        late: Callable[[], bool] | None = None,
-    ) -> Reply:
-        assert not extra
-        self.sent.append(outbound)
-        self.deadlines.append(deadline)
-        if self.fails is not None:
-            raise self.fails
-        return self.reply
-
-    async def connect(self, *, deadline: float) -> None:
-        self.deadlines.append(deadline)
-
-    async def aclose(self, grace: float) -> None: ...
 
 
 class Plain:
@@ -103,12 +72,12 @@ class Own(Plain):
         await send(Outbound("POST", "/own", []), dispatches=False)
 
 
-def arm(endpoint: Endpoint, backend: Any = None, **more: Any) -> Arm:
+def arm(endpoint: FakeUpstream, backend: Any = None, **more: Any) -> Arm:
     breaker = ArmBreaker(BreakerConfig())
     return Arm("mcp", backend or Plain(), endpoint, breaker, 2.0, **more)
 
 
-async def failure(endpoint: Endpoint, asking: Asking, backend: Any = None, **more: Any) -> str:
+async def failure(endpoint: FakeUpstream, asking: Asking, backend: Any = None, **more: Any) -> str:
     """What a failing probe tells operators; "" if it does not fail."""
     try:
         await ask(arm(endpoint, backend, **more), asking, 7.0)
@@ -131,19 +100,20 @@ async def failure(endpoint: Endpoint, asking: Asking, backend: Any = None, **mor
 async def test_what_the_rules_name_comes_first(
     backend: Plain, asking: Asking, targets: list[str]
 ) -> None:
-    endpoint = Endpoint()
+    endpoint = FakeUpstream()
 
     assert await failure(endpoint, asking, backend) == ""
 
-    assert [outbound.target for outbound in endpoint.sent] == targets
-    assert endpoint.deadlines == [7.0]
+    assert [sent.outbound.target for sent in endpoint.sent] == targets
+    assert not any(sent.extra for sent in endpoint.sent)
+    assert endpoint.connects + [sent.deadline for sent in endpoint.sent] == [7.0]
 
 
 async def test_a_health_path_is_asked_plainly() -> None:
-    endpoint = Endpoint()
+    endpoint = FakeUpstream()
     await ask(arm(endpoint), Asking("/health"), 7.0)
 
-    (outbound,) = endpoint.sent
+    ((outbound, *_),) = endpoint.sent
     assert (outbound.method, outbound.body) == ("GET", b"")
     assert (b"user-agent", b"callsplit-probe") in outbound.headers
 
@@ -153,7 +123,7 @@ async def test_a_health_path_is_asked_plainly() -> None:
 async def test_any_status_but_2xx_is_bad(status: int, expected: Expected | None) -> None:
     body = Stream(b'{"status":"ok"}')
 
-    assert await failure(Endpoint(Reply(status, body=body)), Asking("/h", expected)) == (
+    assert await failure(FakeUpstream(Reply(status, body=body)), Asking("/h", expected)) == (
         f"status {status}"
     )
     assert body.closed
@@ -162,7 +132,7 @@ async def test_any_status_but_2xx_is_bad(status: int, expected: Expected | None)
 async def test_an_answer_that_nobody_reads_is_left_at_once() -> None:
     body = Stream(b"x" * 100)
 
-    assert await failure(Endpoint(Reply(200, body=body)), Asking("/h")) == ""
+    assert await failure(FakeUpstream(Reply(200, body=body)), Asking("/h")) == ""
     assert body.closed
 
 
@@ -176,18 +146,18 @@ async def test_an_answer_that_nobody_reads_is_left_at_once() -> None:
 )
 async def test_a_page_that_says_200_whatever_it_finds_is_read(body: bytes, detail: str) -> None:
     """The guide's health page does."""
-    endpoint = Endpoint(Reply(200, body=body))
+    endpoint = FakeUpstream(Reply(200, body=body))
 
     assert await failure(endpoint, Asking("/h", WELL)) == detail
-    assert (b"accept-encoding", b"identity") in endpoint.sent[0].headers
-    streamed = Endpoint(Reply(200, body=Stream(body[:9], body[9:])))
+    assert (b"accept-encoding", b"identity") in endpoint.sent[0].outbound.headers
+    streamed = FakeUpstream(Reply(200, body=Stream(body[:9], body[9:])))
     assert await failure(streamed, Asking("/h", WELL)) == detail
 
 
 async def test_a_page_without_end_is_not_read_to_its_end() -> None:
     body = Stream(*[b" " * LIMIT] * 3)
 
-    assert "too large" in await failure(Endpoint(Reply(200, body=body)), Asking("/h", WELL))
+    assert "too large" in await failure(FakeUpstream(Reply(200, body=body)), Asking("/h", WELL))
     assert body.closed
 
 
@@ -209,12 +179,12 @@ async def test_a_page_without_end_is_not_read_to_its_end() -> None:
 )
 async def test_a_tools_answer_is_judged_as_a_callers_would_be(reply: Reply, detail: str) -> None:
     """A business "no" is well: the arm did its work."""
-    assert await failure(Endpoint(reply), Asking(call=SLOTS)) == detail
+    assert await failure(FakeUpstream(reply), Asking(call=SLOTS)) == detail
 
 
 async def test_the_rules_read_a_probes_answer_too() -> None:
     by_rule = BodyVerdicts([({"state": "broken"}, FAILED_BODY)])
-    endpoint = Endpoint(Reply(200, body=b'{"state":"broken"}'))
+    endpoint = FakeUpstream(Reply(200, body=b'{"state":"broken"}'))
 
     assert await failure(endpoint, Asking(call=SLOTS), by_rule=by_rule) != ""
 
@@ -222,17 +192,17 @@ async def test_the_rules_read_a_probes_answer_too() -> None:
 async def test_a_tools_answer_that_streams_is_left() -> None:
     body = Stream(b"x")
 
-    assert await failure(Endpoint(Reply(200, body=body)), Asking(call=SLOTS)) == ""
+    assert await failure(FakeUpstream(Reply(200, body=body)), Asking(call=SLOTS)) == ""
     assert body.closed
 
 
 async def test_a_tool_is_asked_through_the_backend_in_the_arms_own_language() -> None:
     backend = ToolsBackend(BackendConfig("mcp", path="/api/tools", bearer=b"ours"))
-    endpoint = Endpoint(Reply(200, body=b'{"success":true}'))
+    endpoint = FakeUpstream(Reply(200, body=b'{"success":true}'))
 
     assert await failure(endpoint, Asking(call=SLOTS), backend) == ""
 
-    (outbound,) = endpoint.sent
+    ((outbound, *_),) = endpoint.sent
     assert outbound.target == "/api/tools"
     assert orjson.loads(outbound.body) == {"tool": "get_slots", "arguments": {"date": "tomorrow"}}
     assert (b"authorization", b"Bearer ours") in outbound.headers
@@ -247,7 +217,7 @@ async def test_a_full_pool_is_told_from_a_failing_arm_also_through_a_backend(
     failure = UpstreamFailed(why, "x", sent=False)
     assert never_got_there(failure) is nothing_said
     for wrapped in (McpBackend(BackendConfig("mcp", path="/mcp")), Wrapping()):
-        endpoint = Endpoint()
+        endpoint = FakeUpstream()
         endpoint.fails = failure
         with pytest.raises(ProbeFailed) as caught:
             await ask(arm(endpoint, wrapped), Asking(), 7.0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,12 +24,12 @@ from proxy.core.arm_breaker import ArmBreaker
 from proxy.core.breaker import BreakerConfig
 from proxy.core.breaker_values import State
 from proxy.core.dialects.catalogue import Catalogue, parse_page
-from proxy.core.model import Call, Effect, Head, Headers, Kind, Outbound, Reply
+from proxy.core.model import Call, Effect, Head, Kind, Outbound, Reply
 from proxy.core.rules.fallback import BUDGETS
 from proxy.core.tool_table import ToolTable
 from proxy.errors import ProbeFailed, UpstreamFailed
 from proxy.ports import Arm
-from tests.fakes import FakeClock
+from tests.fakes import FakeClock, FakeUpstream
 
 ASKED = Outbound("POST", "/mcp", [])
 URL = "http://127.0.0.1:8000/mcp"
@@ -40,31 +40,6 @@ def catalogue(*names: str, read_only: bool = True) -> Catalogue:
     tools = [{"name": name, "annotations": hints} for name in names]
     found = parse_page(json.dumps({"tools": tools}).encode()).tools
     return Catalogue({tool.name: tool for tool in found})
-
-
-class Endpoint:
-    """An upstream that notes until when it may answer."""
-
-    def __init__(self) -> None:
-        self.deadlines: list[float] = []
-
-    async def send(
-        self,
-        outbound: Outbound,
-        extra: Headers,
-        *,
-        deadline: float,
-        linger: float = 0.0,
-        buffer: int | None = None,
-        late: Callable[[], bool] | None = None,
-    ) -> Reply:
-        assert not extra
-        self.deadlines.append(deadline)
-        return Reply(200)
-
-    async def connect(self, *, deadline: float) -> None: ...
-
-    async def aclose(self, grace: float) -> None: ...
 
 
 class Server:
@@ -114,7 +89,7 @@ class Desk:
         self.clock = FakeClock()
         self.asking_clock = clock or self.clock
         self.server = Server(lists)
-        self.endpoint = Endpoint()
+        self.endpoint = FakeUpstream()
         self.breaker = ArmBreaker(BreakerConfig(failures=1))
         self.tools = ToolTable({}, BUDGETS)
         self.changed: list[Catalogue | None] = []
@@ -192,7 +167,7 @@ async def test_a_server_is_asked_at_start_and_then_by_its_interval(state: StateD
 
     assert renewer.catalogue == catalogue("slots")
     assert desk.changed == [catalogue("slots")]  # only the first was news
-    assert desk.endpoint.deadlines[0] == 1010.0
+    assert desk.endpoint.sent[0].deadline == 1010.0
 
 
 async def test_no_question_outlives_the_arms_own_timeout(state: StateDir) -> None:
@@ -200,7 +175,7 @@ async def test_no_question_outlives_the_arms_own_timeout(state: StateDir) -> Non
 
     await desk.renewer(desk.source(timeout=2.0)).look()
 
-    assert desk.endpoint.deadlines == [1002.0]
+    assert [(sent.deadline, sent.extra) for sent in desk.endpoint.sent] == [(1002.0, [])]
 
 
 @pytest.mark.parametrize(
