@@ -24,7 +24,7 @@ COMPILED = {
     "who may ask: every byte of a head, every credential": """
         proxy.core.addresses proxy.core.auth proxy.core.force proxy.core.guard proxy.core.head
         proxy.core.hops proxy.core.limits proxy.core.origins proxy.core.routes
-        proxy.core.shedding proxy.core.signature proxy.core.tokens
+        proxy.core.seen_signatures proxy.core.shedding proxy.core.signature proxy.core.tokens
     """,
     "what is asked, and which arm answers": """
         proxy.core.call_id proxy.core.dialects.headers proxy.core.dialects.members proxy.core.dotted

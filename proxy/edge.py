@@ -25,6 +25,7 @@ from proxy.core.mcp.refusal import is_rpc, refusal_body, to_rpc
 from proxy.core.model import Call, Form, Head, Headers, Kind, Reply
 from proxy.core.origins import LOOPBACK_PAGES, Origins
 from proxy.core.routes import Route, RouteId, check_method, is_ours_in_disguise, match
+from proxy.core.seen_signatures import SeenSignatures
 from proxy.core.shedding import RETRY_AFTER, Shedder
 from proxy.errors import Refused
 from proxy.ports import Incoming, Watch
@@ -53,6 +54,7 @@ class EdgeRules:
     max_lag: float | None = None  # seconds
     hops: int = 3  # sidecars that a request may have passed
     force: Force | None = None
+    once_only: bool = False  # a signature that has been here before is refused
     origins: Origins = LOOPBACK_PAGES  # of web pages whose MCP is answered
     passthrough: bool = False  # paths that are not ours are somebody's
     backend_paths: Collection[str] = ()  # where backends are called: never reached directly
@@ -97,6 +99,7 @@ class Edge:
         address_before = previous._by_address if previous is not None else None
         self._by_tool: Gcra | None = _limiter(rules.tool_limit, tool_before)
         self._by_address: Gcra | None = _limiter(rules.address_limit, address_before)
+        self._seen = _sightings(rules.auth.tolerance_ms, previous)
         self._shedder = Shedder(in_flight=rules.in_flight, max_lag=rules.max_lag)
         self._load = load
         self._own = own
@@ -153,6 +156,8 @@ class Edge:
             visit.credential, call.signed = result.credential, result.signed
             if result.failure is not None:
                 raise self._unauthorised(visit, result.failure)
+            if result.signed:
+                self._look_back(call, visit, wall_ms)
             self._count_address(visit)
         except Refused as refused:
             _tell_to(call, refused)
@@ -228,6 +233,18 @@ class Edge:
         if not kinds:  # Nobody verifies a signature here.
             self._count_address(visit)
 
+    def _look_back(self, call: Call, visit: Visit, wall_ms: int) -> None:
+        """Tell of a signature that has been here before; refuse it where the rules say so."""
+        stamp, head = visit.presented.stamp, visit.head
+        assert stamp is not None
+        target = "" if call.body else f"{head.method} {head.target}"
+        if not self._seen.again(stamp[1], wall_ms, target):
+            return
+        self._watch.signature_repeated(call.kind)
+        if self._rules.once_only:
+            visit.credential = ""  # It proves nothing any more, so it counts against its address.
+            raise self._unauthorised(visit, Failure.REPLAYED)
+
     def _unauthorised(self, visit: Visit, failure: Failure) -> Refused:
         self._watch.auth_failed(failure)
         self._count_address(visit)  # Guessing has its price: 429 comes before 401.
@@ -284,3 +301,9 @@ def _limiter(limit: Limit | None, before: Gcra | None) -> Gcra | None:
     if limit is None:
         return None
     return before if before is not None and before.limit == limit else Gcra(limit)
+
+
+def _sightings(tolerance_ms: int, previous: Edge | None) -> SeenSignatures:
+    before = previous._seen if previous is not None else None
+    same = before is not None and before.tolerance_ms == tolerance_ms
+    return before if before is not None and same else SeenSignatures(tolerance_ms)

@@ -143,6 +143,9 @@ class Watch(Protocol):
     def auth_failed(self, reason: str) -> None:
         """A credential was missing or wrong."""
 
+    def signature_repeated(self, kind: Kind) -> None:
+        """Retell's signature holds, and has been here before."""
+
     def rate_limited(self, scope: str) -> None:
         """A limit turned a request away; `scope` is `tool` or `ip`."""
 

@@ -37,6 +37,7 @@ from proxy.core.retry_budget import RetryBudget
 from proxy.core.rules import Backend as BackendRules
 from proxy.core.rules import Rules, SecretRef
 from proxy.core.rules.admission import requirements, start_faults
+from proxy.core.rules.auth import Repeats
 from proxy.core.splitter import Splitter
 from proxy.core.tool_table import ToolTable
 from proxy.edge import Edge, EdgeRules, Load
@@ -297,6 +298,7 @@ class Wiring:
             in_flight=limits.in_flight,
             max_lag=limits.max_lag,
             hops=limits.hops,
+            once_only=auth.signature_repeats is Repeats.REFUSE,
             force=Force(force.header.encode(), token) if force is not None else None,
             origins=Origins(listen.origins),
             passthrough=rules.passthrough is not None,

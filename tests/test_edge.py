@@ -237,6 +237,64 @@ async def test_without_rules_nobody_is_asked_for_anything() -> None:
         assert visit.credential == ""
 
 
+@pytest.mark.row("A5")
+async def test_a_signature_that_was_here_before_is_counted() -> None:
+    """It may be Retell's own retry, so it may pass: a write does not run again for it."""
+    gate, asked = Gate(), FakeIncoming("POST", "/retell", [signed(EVENT)], EVENT)
+
+    for _ in range(3):
+        await gate.pass_through(asked)
+
+    assert gate.watch.told == [("signature_repeated", "event")] * 2
+
+
+@pytest.mark.row("A5")
+async def test_a_signature_that_was_here_before_is_refused_where_the_rules_say_so() -> None:
+    gate = Gate(EdgeRules(policy(), once_only=True, address_limit=Limit(1)))
+    asked = FakeIncoming("POST", "/retell", [signed(EVENT)], EVENT)
+    await gate.pass_through(asked)
+
+    refused = [await gate.refusal(asked) for _ in range(2)]
+    await gate.pass_through(FakeIncoming("POST", "/retell", [signed(EVENT, ms=WALL + 1)], EVENT))
+
+    assert [one.status for one in refused] == [401, 429]  # It proves nothing any more.
+    assert gate.watch.told.count(("auth_failed", "replayed")) == 2
+
+
+async def test_what_shares_a_moment_but_no_target_is_no_repeat() -> None:
+    """Without a body a signature covers the time alone."""
+    gate = Gate(EdgeRules(policy(), once_only=True))
+    for target in ("/retell/fn/t?call_id=a", "/retell/fn/t?call_id=b", "/retell/fn/u?call_id=a"):
+        await gate.pass_through(FakeIncoming("GET", target, [signed(b"")]))
+    again = FakeIncoming("GET", "/retell/fn/t?call_id=a", [signed(b"")])
+
+    assert (await gate.refusal(again)).status == 401
+
+
+async def test_only_a_request_that_passes_is_remembered() -> None:
+    """Or whoever saw a signature could make Retell's own request the repeat."""
+    both = Requirement.all_of(["token", "signature"])
+    gate = Gate(EdgeRules(policy({Kind.EVENT: both}), once_only=True))
+    await gate.refusal(FakeIncoming("POST", "/retell", [signed(EVENT)], EVENT))
+
+    await gate.pass_through(FakeIncoming("POST", "/retell", [signed(EVENT), bearer()], EVENT))
+
+
+@pytest.mark.parametrize(("tolerance", "known"), [(300_000, True), (600_000, False)])
+async def test_a_reload_remembers_what_was_here_as_long_as_the_tolerance_stays(
+    tolerance: int, known: bool
+) -> None:
+    before, asked = Gate(), FakeIncoming("POST", "/retell", [signed(EVENT)], EVENT)
+    await before.pass_through(asked)
+    credentials = Credentials((TOKEN,), (KEY,))
+    rules = EdgeRules(AuthPolicy(SHIPPED, credentials, tolerance_ms=tolerance))
+    after = Gate(rules, before=before.edge)
+
+    await after.pass_through(asked)
+
+    assert bool(after.watch.told) is known
+
+
 # --- from where --------------------------------------------------------------------------------
 
 OFFICE = Networks.of(["198.51.100.0/24", "2001:db8::/32"])

@@ -79,6 +79,9 @@ class Metrics:
         self.auth_failures = c(
             "auth_failures", "Requests with a missing or wrong credential.", "reason"
         )
+        self.signature_repeats = c(
+            "signature_repeats", "Signatures that hold, but have been here before.", "kind"
+        )
         self.rate_limited = c("rate_limited", "Requests over a limit.", "scope")
         self.cache = c(
             "cache", "Tool calls whose answers are kept, by what came of it.", "tool", "result"
@@ -232,8 +235,10 @@ class Metrics:
             self.last_answers[kind,] += 0
             for reason in SHED_REASONS:
                 self.shed[reason, kind] += 0
-        for reason in ("missing", "malformed", "wrong", "stale"):
+        for reason in ("missing", "malformed", "wrong", "stale", "replayed"):
             self.auth_failures[reason,] += 0
+        for kind in ("event", "inbound", "function", "args"):
+            self.signature_repeats[kind,] += 0
         for scope in ("tool", "ip"):
             self.rate_limited[scope,] += 0
         for event in ("opened", "refused", "ended"):

@@ -132,6 +132,9 @@ class Watcher:
     def auth_failed(self, reason: str) -> None:
         self.metrics.auth_failures[reason,] += 1
 
+    def signature_repeated(self, kind: Kind) -> None:
+        self.metrics.signature_repeats[kind,] += 1
+
     def rate_limited(self, scope: str) -> None:
         self.metrics.rate_limited[scope,] += 1
 

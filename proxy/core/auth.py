@@ -32,6 +32,7 @@ class Failure(StrEnum):
     MALFORMED = "malformed"
     WRONG = "wrong"
     STALE = "stale"
+    REPLAYED = "replayed"  # a signature that has been here before, where the rules refuse it
 
 
 _NO_TOKEN = (-1, Failure.MISSING)
@@ -105,7 +106,7 @@ class AuthPolicy:
         self._require = dict(require)
         self._tokens = TokenSet(credentials.tokens)
         self._keys = tuple(map(Key, credentials.keys))
-        self._tolerance_ms = tolerance_ms
+        self.tolerance_ms = tolerance_ms
         self._gates: dict[frozenset[Kind], Gate] = {}
         self._token_names = [credential_name("token", token) for token in credentials.tokens]
         self._key_names = [credential_name("signature", key) for key in credentials.keys]
@@ -158,7 +159,7 @@ class AuthPolicy:
         """Judge a request of `kind` on a path that takes `kinds`, over its raw body."""
         held, credential, failures = presented.possible & TOKEN, "", presented.failures
         if presented.stamp is not None:
-            result, place = identify(self._keys, body, presented.stamp, wall_ms, self._tolerance_ms)
+            result, place = identify(self._keys, body, presented.stamp, wall_ms, self.tolerance_ms)
             if result is SignatureResult.OK:
                 held, credential = held | SIGNATURE, self._key_names[place]
             else:

@@ -1,7 +1,8 @@
 """Which of the agent's tool calls is this request?
 
 Retell names it nowhere in a function's body, but the transcript that comes along ends with
-the tool call that is being made.
+the tool call that is being made.  Where that does not tell, Retell's signature does: the same bytes
+signed at the same moment are the same tool call, sent once more by Retell, or by a thief.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import msgspec
 from msgspec import Struct
 
 from proxy.core.model import Call
+from proxy.core.signature import HEADER
 
 MAX_ID = 128
 """Characters; a longer ID is none."""
@@ -34,7 +36,17 @@ _turns = msgspec.json.Decoder(list[_Turn]).decode
 
 
 def tool_call_id(call: Call) -> str | None:
-    """The ID of the tool call that a function's request makes; None if it cannot be told for sure.
+    """An ID of the tool call that a request makes; None if it cannot be told for sure."""
+    return _from_transcript(call) or (_from_signature(call) if call.signed else None)
+
+
+def _from_signature(call: Call) -> str:
+    """Its digest, in hex."""
+    return call.head.named[HEADER][-64:].decode("latin-1")
+
+
+def _from_transcript(call: Call) -> str | None:
+    """The ID that the transcript gives.
 
     It is that of the last invocation of the tool, unless the ID stands anywhere else: then either
     that one has its result already, or IDs are given twice.

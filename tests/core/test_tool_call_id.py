@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,6 +12,7 @@ from proxy.core.call_id import CallIds
 from proxy.core.model import Call, Head, Kind
 from proxy.core.recognise import recognise
 from proxy.core.routes import match
+from proxy.core.signature import HEADER, sign
 from proxy.core.tool_call_id import MAX_ID, tool_call_id
 
 HEAD = Head("POST", "/retell", "", {}, [], b"h", "192.0.2.1")
@@ -144,3 +146,29 @@ def test_the_short_way_finds_what_the_long_way_would(turns: list[Any], compact: 
     expected = last if last and everywhere.count(last) == 1 else None
 
     assert tool_call_id(asked(*turns, **form)) == expected
+
+
+def signed(call: Call, at: int = 1) -> Call:
+    call.head = msgspec.structs.replace(HEAD, named={HEADER: sign(b"key", call.body, at)})
+    call.signed = True
+    return call
+
+
+def test_what_retell_signed_is_known_by_its_signature_where_the_transcript_does_not_tell() -> None:
+    """The same bytes signed at the same moment are the same tool call, sent once more."""
+    first, again, later = signed(asked()), signed(asked()), signed(asked(), at=2)
+
+    assert tool_call_id(first) == tool_call_id(again) == first.head.named[HEADER][-64:].decode()
+    assert tool_call_id(later) not in (None, tool_call_id(first))
+
+
+def test_the_transcript_outranks_the_signature() -> None:
+    """An agent that asks again gets a new signature, but it is the same tool call."""
+    assert tool_call_id(signed(asked(made("t1")))) == "t1"
+
+
+def test_a_signature_that_nobody_verified_names_nothing() -> None:
+    call = signed(asked())
+    call.signed = False
+
+    assert tool_call_id(call) is None

@@ -14,6 +14,13 @@ from proxy.core.rules.secret import Secret
 from proxy.core.rules.values import AsTuple, Cidr, Duration, RuledKind, Word
 
 
+class Repeats(StrEnum):
+    """What becomes of a signature that has been here before."""
+
+    ACCEPT = "accept"
+    REFUSE = "refuse"
+
+
 class Credential(StrEnum):
     """What a request can prove itself by."""
 
@@ -92,6 +99,15 @@ RuledRequirement = Annotated[
 ]
 
 
+RuledRepeats = Annotated[
+    Repeats,
+    Word("accept or refuse"),
+    PlainValidator(lambda value: Repeats(parse_word(value, Repeats, "way with repeats"))),
+    PlainSerializer(str, return_type=str),
+    WithJsonSchema({"type": "string", "enum": [str(way) for way in Repeats]}),
+]
+
+
 class Auth(Section):
     """Who may ask."""
 
@@ -103,6 +119,11 @@ class Auth(Section):
     )
     signature_tolerance: Duration = Field(
         300.0, description="How far a signature's time may lie from ours."
+    )
+    signature_repeats: RuledRepeats = Field(
+        Repeats.ACCEPT,
+        description="A signature that came before, within the tolerance: accept counts it, refuse "
+        "answers 401. Retell may send its own retries with their first signature.",
     )
     allow: Annotated[tuple[Cidr, ...], AsTuple] = Field(
         (), description="Addresses that may ask, as CIDRs; empty: any."

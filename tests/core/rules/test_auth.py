@@ -7,6 +7,7 @@ from pydantic import ValidationError
 
 from proxy.core.model import Kind
 from proxy.core.rules import Auth, Credential, Requirement
+from proxy.core.rules.auth import Repeats
 
 TOKEN, SIGNATURE, NONE = Credential.TOKEN, Credential.SIGNATURE, Credential.NONE
 BOTH = frozenset({TOKEN, SIGNATURE})
@@ -66,3 +67,17 @@ def test_open_is_only_what_says_so() -> None:
 def test_without_a_word_there_is_no_rule() -> None:
     assert Auth().require == {}
     assert Auth().signature_tolerance == 300.0
+
+
+@pytest.mark.parametrize("way", Repeats)
+def test_repeats_are_accepted_or_refused(way: Repeats) -> None:
+    auth = Auth.model_validate({"signature_repeats": str(way)})
+
+    assert auth.signature_repeats is way
+    assert auth.model_dump(mode="json")["signature_repeats"] == way
+    assert Auth().signature_repeats is Repeats.ACCEPT
+
+
+def test_another_way_with_repeats_is_no_way() -> None:
+    with pytest.raises(ValidationError, match="is no way with repeats"):
+        Auth.model_validate({"signature_repeats": "count"})

@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from proxy.core.seen_signatures import MOST, SeenSignatures
+from proxy.core.signature import TOLERANCE_MS
+
+NOW = 1_767_225_600_000
+
+
+def digest(number: int) -> bytes:
+    return number.to_bytes(4) * 8
+
+
+def test_a_signature_is_known_from_its_second_time_on() -> None:
+    seen = SeenSignatures(TOLERANCE_MS)
+
+    assert [seen.again(digest(1), NOW + ms) for ms in (0, 1, 1000)] == [False, True, True]
+    assert not seen.again(digest(2), NOW)
+
+
+def test_a_signature_is_remembered_for_as_long_as_it_could_hold() -> None:
+    """One that is signed by a clock ahead of ours holds for twice the tolerance."""
+    seen = SeenSignatures(TOLERANCE_MS)
+    seen.again(digest(1), NOW)
+    for step in range(1, 10):
+        seen.again(digest(100 + step), NOW + step * TOLERANCE_MS // 5)
+
+    assert seen.again(digest(1), NOW + 2 * TOLERANCE_MS)
+
+
+def test_what_cannot_hold_any_more_is_forgotten() -> None:
+    seen = SeenSignatures(TOLERANCE_MS)
+    seen.again(digest(1), NOW)
+
+    assert not seen.again(digest(2), NOW + 4 * TOLERANCE_MS)
+    assert len(seen) == 1
+
+
+@given(st.lists(st.tuples(st.integers(0, 30), st.integers(0, 40)), max_size=200))
+def test_whatever_holds_was_seen_or_not_exactly_as_it_was(steps: list[tuple[int, int]]) -> None:
+    """The model: every signature with the last time it came, `tolerance_ms` being 10."""
+    seen, now = SeenSignatures(10), NOW
+    known: dict[int, int] = {}
+    for number, ms in steps:
+        now += ms
+        again = seen.again(digest(number), now)
+        if number in known and now - known[number] < 20:
+            assert again
+        assert again <= (number in known)
+        known[number] = now
+
+
+def test_without_a_body_the_target_tells_signatures_of_one_moment_apart() -> None:
+    seen = SeenSignatures(TOLERANCE_MS)
+
+    assert not seen.again(digest(1), NOW, "GET /retell/fn/t?call_id=a")
+    assert not seen.again(digest(1), NOW, "GET /retell/fn/t?call_id=b")
+    assert not seen.again(digest(1), NOW, "GET /retell/fn/t?\udcff")
+    assert seen.again(digest(1), NOW, "GET /retell/fn/t?call_id=a")
+
+
+@pytest.mark.parametrize("most", [1, 2, 100])
+def test_memory_has_a_bound(most: int) -> None:
+    """L12."""
+    seen = SeenSignatures(TOLERANCE_MS, most=most)
+    for number in range(1000):
+        seen.again(digest(number), NOW)
+
+    assert len(seen) <= max(2, most)
+    assert seen.again(digest(999), NOW)
+    assert MOST < 2**18
+
+
+def test_a_clock_that_jumps_back_forgets_nothing() -> None:
+    seen = SeenSignatures(TOLERANCE_MS)
+    seen.again(digest(1), NOW)
+
+    assert seen.again(digest(1), NOW - 3_600_000)
