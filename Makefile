@@ -9,6 +9,7 @@ BENCH_MCP_ARGS ?=
 PROOF_ARGS ?=
 CHAOS_ARGS ?=
 CONFORMANCE_ARGS ?=
+DESYNC_ARGS ?=
 TEST_ARGS ?=
 
 # The compiled build lives apart from the tree: an extension beside a source would take its place.
@@ -18,7 +19,7 @@ COMPILED_TESTS := tests/adapters tests/backends tests/core tests/functional test
   $(filter-out tests/test_docs.py tests/test_project.py,$(wildcard tests/test_*.py))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve redis clients suite test lint bench bench-mcp proof cycle chaos conformance generate compiled test-compiled clean
+.PHONY: help demo serve redis clients suite test lint bench bench-mcp proof cycle chaos conformance desync generate compiled test-compiled clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' Makefile
@@ -77,6 +78,9 @@ chaos: $(STAMP) ## ten minutes of kills, freezes and restarts; nothing may be lo
 
 conformance: $(STAMP) ## the official MCP conformance suite, direct and through callsplit
 	@$(BIN)/python tests/mcp/run_conformance.py $(CONFORMANCE_ARGS)
+
+desync: $(STAMP) ## other people's broken messages through a sidecar; nothing may be misread
+	@$(BIN)/python tests/desync/run_desync.py $(DESYNC_ARGS)
 
 generate: $(STAMP) ## write the generated files anew (schema, tables)
 	@$(BIN)/python -m proxy rules schema > rules/rules.schema.json
