@@ -141,6 +141,7 @@ OWN_UP = {
 OWN_DOWN = {b"x-callsplit-arm", b"x-callsplit-reason", b"x-request-id", b"content-length"}
 
 
+@pytest.mark.row("R13")
 async def test_no_header_is_invented_on_the_way_up(world: World) -> None:
     """No Accept, Accept-Encoding, User-Agent or Content-Type that the caller did not send."""
     sidecar = await world.sidecar()
@@ -150,6 +151,7 @@ async def test_no_header_is_invented_on_the_way_up(world: World) -> None:
     assert world.webhook.seen[0].names == OWN_UP
 
 
+@pytest.mark.row("R14")
 async def test_no_header_is_invented_on_the_way_down(world: World) -> None:
     """No Date, Server or Content-Type that the arm did not send."""
     world.webhook.play = says(response(b"plain"))
@@ -165,6 +167,7 @@ async def test_what_callsplit_adds_can_be_switched_off(world: World) -> None:
     assert (await sidecar.post("/retell", event())).names == {b"content-length"}
 
 
+@pytest.mark.row("R3")
 async def test_fields_keep_their_bytes_their_case_and_their_order(world: World) -> None:
     mine = [
         b"X-Retell-Signature: v=1,d=00",
@@ -191,6 +194,7 @@ async def test_fields_keep_their_bytes_their_case_and_their_order(world: World) 
     ]
 
 
+@pytest.mark.row("R3", "R13", "R14")
 async def test_fields_of_an_answer_keep_their_bytes(world: World) -> None:
     theirs = [
         b"Set-Cookie: a=1; Path=/",
@@ -280,6 +284,7 @@ HOPS = {
 }
 
 
+@pytest.mark.row("H1", "H3", "H6", "H7")
 @pytest.mark.parametrize(("mine", "gone"), HOPS.values(), ids=HOPS)
 async def test_fields_that_end_here_do_not_go_up(
     world: World, mine: list[bytes], gone: set[bytes]
@@ -292,6 +297,7 @@ async def test_fields_that_end_here_do_not_go_up(
     assert not world.webhook.seen[0].names & gone
 
 
+@pytest.mark.row("H5", "H7")
 async def test_a_caller_cannot_speak_in_our_name(world: World) -> None:
     sidecar = await world.sidecar()
     forged = [b"X-Forwarded-For: 6.6.6.6", b"X-Request-Id: mine", b"X-Callsplit-Call-Id: other"]
@@ -304,6 +310,7 @@ async def test_a_caller_cannot_speak_in_our_name(world: World) -> None:
     assert seen.values(b"x-callsplit-call-id") == [b"call_a"]
 
 
+@pytest.mark.row("H2")
 async def test_connection_cannot_nominate_what_we_need(world: World) -> None:
     """H2: the outcome of authentication and our own fields are not the caller's to strip."""
     body = event()
@@ -323,6 +330,7 @@ async def test_connection_cannot_nominate_what_we_need(world: World) -> None:
     assert b"x-retell-signature" not in seen.names
 
 
+@pytest.mark.row("H1", "H3")
 async def test_hop_by_hop_fields_of_an_answer_end_here(world: World) -> None:
     theirs = [
         b"Connection: X-S",
@@ -383,6 +391,7 @@ async def test_what_we_compose_for_the_webhook_verifies_with_retells_sdk(world: 
 # -- Broken answers.
 
 
+@pytest.mark.row("R9", "R10")
 async def test_a_good_answer_with_surplus_bytes_is_delivered_and_its_connection_dropped(
     world: World,
 ) -> None:
@@ -400,6 +409,7 @@ async def test_a_good_answer_with_surplus_bytes_is_delivered_and_its_connection_
     assert (await sidecar.breaker("webhook"))["failures"] == 0
 
 
+@pytest.mark.row("R9")
 async def test_surplus_bytes_behind_a_bookings_answer_book_nothing_twice(world: World) -> None:
     """R9 with another arm at hand: the answer is good, so nobody else is asked."""
 
@@ -419,6 +429,7 @@ async def test_surplus_bytes_behind_a_bookings_answer_book_nothing_twice(world: 
     assert (await sidecar.breaker())["failures"] == 0
 
 
+@pytest.mark.row("R9", "R10")
 async def test_surplus_bytes_that_come_later_meet_no_other_caller(world: World) -> None:
     async def play(peer: Peer, _: Seen) -> bool:
         await peer.send(response(b"good"))
@@ -443,6 +454,7 @@ CUT = {
 }
 
 
+@pytest.mark.row("R7", "R8")
 @pytest.mark.parametrize("raw", CUT.values(), ids=CUT)
 async def test_a_cut_answer_becomes_the_last_answer(world: World, raw: bytes) -> None:
     """R7, R8: nothing had been relayed yet, so the caller hears a whole answer of ours."""
@@ -454,6 +466,7 @@ async def test_a_cut_answer_becomes_the_last_answer(world: World, raw: bytes) ->
     assert (answer.status, answer.reason) == (503, "last_answer")
 
 
+@pytest.mark.row("R7", "R8")
 @pytest.mark.parametrize("framing", [b"Content-Length: 900000", b"Transfer-Encoding: chunked"])
 async def test_a_streamed_answer_that_is_cut_never_ends_cleanly(
     world: World, framing: bytes
@@ -473,6 +486,7 @@ async def test_a_streamed_answer_that_is_cut_never_ends_cleanly(
     assert line["flags"] == ["streamed"]
 
 
+@pytest.mark.row("R1", "R2", "R4", "R16")
 @pytest.mark.parametrize(
     "raw",
     [
@@ -495,6 +509,7 @@ async def test_an_answer_that_is_no_http_reaches_nobody(world: World, raw: bytes
     assert (await sidecar.metrics()).total("attempts_total", arm="webhook", verdict="failed") == 1
 
 
+@pytest.mark.row("R6")
 @pytest.mark.parametrize(
     ("method", "raw"),
     [
@@ -576,6 +591,7 @@ async def test_a_tool_asked_in_chunks_reaches_mcp_with_its_arguments(world: Worl
     assert re.search(rb"\r\nmcp-name: t\r\n", seen.head)
 
 
+@pytest.mark.row("R12")
 async def test_a_slow_reader_gets_everything(world: World) -> None:
     """Back-pressure: nothing is lost, and little is held, however late the caller reads."""
     body = b"0123456789abcdef" * 500_000

@@ -195,6 +195,7 @@ async def test_an_unknown_shape_needs_every_rule_of_its_path(world: World) -> No
     assert nothing_arrived(world)
 
 
+@pytest.mark.row("E3")
 async def test_a_path_out_of_reach_is_refused_before_its_body(world: World) -> None:
     sidecar = await world.sidecar(SECRETS, auth=AUTH)
     client = await sidecar.connect()
@@ -276,6 +277,7 @@ async def test_a_strange_address_is_turned_away_whatever_it_presents(world: Worl
     assert nothing_arrived(world)
 
 
+@pytest.mark.row("H5")
 @pytest.mark.parametrize(
     ("said", "status"),
     [
@@ -520,6 +522,7 @@ async def test_many_idle_connections_hold_up_nobody(world: World) -> None:
     assert (await sidecar.status())["connections"] == 1001
 
 
+@pytest.mark.row("H4")
 @pytest.mark.parametrize("protocol", [b"websocket", b"h2c"])
 async def test_nobody_gets_a_tunnel_by_asking_for_one(world: World, protocol: bytes) -> None:
     """H4: an ordinary answer, the whole body, and nothing of the wish goes on."""
@@ -535,6 +538,7 @@ async def test_nobody_gets_a_tunnel_by_asking_for_one(world: World, protocol: by
     assert not seen.names & {b"upgrade", b"connection"}
 
 
+@pytest.mark.row("H5", "H6")
 async def test_a_trusted_proxy_tells_what_its_client_asked_for(world: World) -> None:
     sidecar = await world.sidecar(listen={"trusted_proxies": ["127.0.0.1/32"]})
     told = [b"X-Forwarded-Proto: https", b"X-Forwarded-Host: voice.example"]
@@ -549,6 +553,7 @@ async def test_a_trusted_proxy_tells_what_its_client_asked_for(world: World) -> 
     assert line["peer"] == "203.0.113.9"
 
 
+@pytest.mark.row("E1", "E3")
 async def test_a_body_is_asked_for_only_once_it_is_welcome(world: World) -> None:
     """E1, E3."""
     sidecar = await world.sidecar()

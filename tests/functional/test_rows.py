@@ -128,6 +128,7 @@ CUT = {
 }
 
 
+@pytest.mark.row("R7", "R8")
 @pytest.mark.parametrize("begun", CUT.values(), ids=CUT)
 async def test_a_booking_whose_stream_is_cut_at_its_caller_is_never_made_twice(
     world: World, begun: bytes
@@ -148,6 +149,7 @@ async def test_a_booking_whose_stream_is_cut_at_its_caller_is_never_made_twice(
     assert (line["outcome"], line["flags"]) == ("last_answer", ["streamed", "say_pending"])
 
 
+@pytest.mark.row("R9")
 @pytest.mark.parametrize("surplus", [b"\r\n", b"x", STOLEN], ids=["line end", "byte", "answer"])
 @pytest.mark.parametrize("later", [False, True], ids=["same segment", "later segment"])
 async def test_surplus_behind_a_bookings_answer_costs_only_the_connection(
@@ -180,6 +182,7 @@ async def test_surplus_behind_a_bookings_answer_costs_only_the_connection(
     assert (line["outcome"], len(line["attempts"])) == ("ok", 1)
 
 
+@pytest.mark.row("R10")
 @pytest.mark.parametrize("later", [False, True], ids=["same segment", "later segment"])
 async def test_a_second_answer_to_one_request_reaches_nobody(
     world: World, arm: Origin, later: bool

@@ -89,6 +89,7 @@ async def ask_everything(sidecar: Sidecar) -> int:
     return len(MIX) + len(NOISE) + 1
 
 
+@pytest.mark.row("O3")
 @pytest.mark.parametrize("plays", PLAYS.values(), ids=PLAYS)
 async def test_every_exchange_is_counted_and_told_exactly_once(world: World, plays: Any) -> None:
     """O3: the sum over all outcomes is the number of requests, whatever went wrong."""
@@ -124,6 +125,7 @@ async def test_every_exchange_is_counted_and_told_exactly_once(world: World, pla
     assert metrics.total("inflight") == 0
 
 
+@pytest.mark.row("O3")
 async def test_each_request_adds_exactly_one(world: World) -> None:
     sidecar = await world.sidecar()
     before = 0.0
@@ -203,6 +205,7 @@ async def test_a_callers_own_trace_is_carried_on(world: World) -> None:
 NAUGHTY = ['a"b', "{}", "\u2028", "\\n", "'; drop", "<script>", "x" * 500, "日本", "%0a", "a,b=c"]
 
 
+@pytest.mark.row("O1", "O2")
 @pytest.mark.parametrize("text", NAUGHTY)
 async def test_naughty_texts_make_one_valid_line_and_no_label(world: World, text: str) -> None:
     """O1, O2."""
@@ -220,6 +223,7 @@ async def test_naughty_texts_make_one_valid_line_and_no_label(world: World, text
     assert not [s for s in metrics.samples if text in s.labels.values()]
 
 
+@pytest.mark.row("O2")
 async def test_invented_tools_are_one_series(world: World) -> None:
     sidecar = await world.sidecar()
 

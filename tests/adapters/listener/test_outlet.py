@@ -137,6 +137,7 @@ async def test_the_head_of_a_stream_does_not_wait_for_its_body(serve: Serve) -> 
     assert (await client.head())[0] == 200
 
 
+@pytest.mark.row("R7", "R8")
 @pytest.mark.parametrize("length", [None, 10])
 @pytest.mark.parametrize("version", [b"1.1", b"1.0"])
 async def test_a_stream_that_breaks_never_ends_cleanly(
@@ -153,6 +154,7 @@ async def test_a_stream_that_breaks_never_ends_cleanly(
     assert body.closed == 1
 
 
+@pytest.mark.row("R7")
 async def test_a_stream_shorter_than_declared_never_ends_cleanly(serve: Serve) -> None:
     served = await serve(answering(Reply(200, [], Stream(b"abc"), length=4)))
     client = await served.connect()
@@ -194,6 +196,7 @@ async def test_a_stream_that_may_have_no_body_is_closed_unread(serve: Serve, sta
     assert (body.given, body.closed) == (0, 2)
 
 
+@pytest.mark.row("R6")
 async def test_the_answer_to_a_head_request_has_its_length_and_no_body(serve: Serve) -> None:
     served = await serve(answering(Reply(200, [], b"{}")))
     client = await served.connect()
@@ -204,6 +207,7 @@ async def test_the_answer_to_a_head_request_has_its_length_and_no_body(serve: Se
     assert (await client.answer()).body == b"{}"
 
 
+@pytest.mark.row("R12")
 async def test_a_stream_goes_no_faster_than_its_reader(serve: Serve) -> None:
     body = Stream(*[b"x" * 65536] * 300)
     served = await serve(answering(Reply(200, [], body)))
@@ -276,6 +280,7 @@ async def test_a_stream_for_a_caller_who_is_gone_is_closed_unread(serve: Serve) 
     assert (body.given, body.closed) == (0, 1)
 
 
+@pytest.mark.row("R12")
 @pytest.mark.parametrize("streamed", [False, True])
 async def test_a_client_that_takes_nothing_is_cut_off(serve: Serve, streamed: bool) -> None:
     parts = [b"x" * 1_000_000] * 20

@@ -283,6 +283,7 @@ async def test_a_body_that_came_whole_stays_readable_when_the_caller_is_gone(ser
     assert await seen == b"abc"
 
 
+@pytest.mark.row("E1")
 async def test_a_client_that_waits_is_told_to_go_on_when_its_body_is_read(serve: Serve) -> None:
     read = asyncio.Event()
 
@@ -303,6 +304,7 @@ async def test_a_client_that_waits_is_told_to_go_on_when_its_body_is_read(serve:
     assert (await client.answer()).body == b"POST /retell abc"
 
 
+@pytest.mark.row("E3")
 async def test_a_refusal_comes_without_going_on(serve: Serve) -> None:
     async def handler(incoming: Incoming) -> Reply:
         return Reply(401)
@@ -318,6 +320,7 @@ async def test_a_refusal_comes_without_going_on(serve: Serve) -> None:
     assert await client.rest() == b""
 
 
+@pytest.mark.row("E3")
 async def test_a_body_over_the_limit_is_refused_without_going_on(serve: Serve) -> None:
     served = await serve(refusing)
     client = await served.connect()
@@ -328,6 +331,7 @@ async def test_a_body_over_the_limit_is_refused_without_going_on(serve: Serve) -
     assert (await client.answer()).status == 413
 
 
+@pytest.mark.row("E2")
 async def test_any_other_expectation_of_who_still_waits_fails(serve: Serve) -> None:
     served = await serve(refusing)
 
@@ -336,6 +340,7 @@ async def test_any_other_expectation_of_who_still_waits_fails(serve: Serve) -> N
     assert (answer.status, answer.body) == (417, b"expectation_failed")
 
 
+@pytest.mark.row("E5")
 async def test_an_old_client_is_never_told_to_go_on(serve: Serve) -> None:
     served = await serve()
 
