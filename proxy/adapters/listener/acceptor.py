@@ -12,8 +12,10 @@ from aiohttp.web_protocol import RequestHandler
 from aiohttp.web_server import Server
 
 from proxy.adapters.listener.connection import Connection
+from proxy.adapters.listener.room import Arriving, Entry, Room
 from proxy.adapters.tasks import Tasks
 from proxy.adapters.turn import Turn
+from proxy.core.addresses import NOWHERE, Networks
 from proxy.core.model import Reply
 from proxy.ports import Incoming
 
@@ -28,12 +30,17 @@ class Options:
 
     head_timeout: float = 10.0  # from connecting, or from a later head's first byte
     idle_timeout: float = 75.0  # between two requests; above the 60 s of common balancers
-    write_timeout: float = 30.0  # without the client taking anything
+    write_timeout: float = 30.0  # in which a client takes `min_rate`, or all that waits for it
+    min_rate: float = 1024.0  # bytes per second
     linger: float = 2.0  # how long what arrives after a final answer is thrown away
     drain_idle: float = 1.0  # how long idle connections may still speak once drained
     max_line: int = 8190  # request line, and each header field
     max_headers: int = 128
     read_buffer: int = 256 * 1024  # of a body, before the client is made to wait
+    connections: int = 10_000
+    per_address: int | None = None  # of those
+    trusted: Networks = NOWHERE  # proxies, whose clients are many: `per_address` spares them
+    arriving: int | None = None  # bytes of bodies that are not whole yet; see `room.Arriving`
     backlog: int = 4096
     tick: float = 0.25  # how exactly the times above are kept
 
@@ -47,7 +54,9 @@ class Acceptor(Server):
         self.options = options
         self.turn = Turn()
         self.inflight = 0  # exchanges between their head and the end of their answer
-        self.open = 0  # connections whose client is still there
+        self.room = Room(options.connections)
+        self.arriving = Arriving()
+        self.use(options)
         self.draining = False
         self.closed = False  # drained: whoever still comes through is turned away
         self.late: set[asyncio.Task[None]] = set()  # in handlers of requests answered early
@@ -60,20 +69,35 @@ class Acceptor(Server):
     def __call__(self) -> Connection:
         return Connection(self, self._loop)
 
+    @property
+    def open(self) -> int:
+        """Connections whose client is still there."""
+        return self.room.open
+
+    def use(self, options: Options) -> None:
+        """Other limits from now on; line lengths and buffers only for connections yet to come."""
+        self.options = options
+        self.arriving.most = options.arriving
+        self.room.resize(
+            options.connections, per_address=options.per_address, trusted=options.trusted
+        )
+
     def everybody(self) -> list[Connection]:
         """Each connection, those included whose client left while the handler works on."""
         return cast("list[Connection]", list(self._connections))
 
     def connection_made(self, handler: RequestHandler, transport: asyncio.Transport) -> None:
         """A client came."""
-        self.open += 1
         super().connection_made(handler, transport)
-        if self.closed:
+        connection = cast(Connection, handler)
+        entry = self.room.enter(connection.peer)
+        connection.turned_away = entry is Entry.TURNED_AWAY
+        if self.closed or entry is Entry.CUT:
             transport.abort()
 
     def connection_lost(self, handler: RequestHandler, exc: BaseException | None = None) -> None:
         """A client left; its connection stays known until its exchange has ended."""
-        self.open -= 1
+        self.room.leave(cast(Connection, handler).peer)
         task = handler._task_handler
         if task is None or task.done():
             self._forget(handler)

@@ -43,12 +43,22 @@ _Queued: TypeAlias = tuple[Any, StreamReader]
 class Connection(Outlet):
     """Serves one client; made by `Acceptor` for each accepted socket."""
 
-    __slots__ = ("_bare_end", "_broken", "_head_began", "_request", "_served", "peer", "secure")
+    __slots__ = (
+        "_bare_end",
+        "_broken",
+        "_head_began",
+        "_request",
+        "_served",
+        "peer",
+        "secure",
+        "turned_away",
+    )
 
     def __init__(self, acceptor: Acceptor, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(acceptor, loop)
         self.peer = ""
         self.secure = False
+        self.turned_away = False  # there are too many
         self._request: Request | None = None
         self._served = False  # at least one request has come
         self._head_began = False  # part of a head is here
@@ -122,6 +132,11 @@ class Connection(Outlet):
         else:
             self.hang_up()
 
+    @property
+    def owes(self) -> bool:
+        """It is the client's turn: a request is to come, or the rest of one."""
+        return self.due < NEVER and not (self._closing or self._flushing or self._discarding)
+
     def close_if_idle(self) -> None:
         """Close unless a request is being answered or is on its way in."""
         if self._waiter is not None and not self._messages and not self._head_began:
@@ -142,9 +157,21 @@ class Connection(Outlet):
         if self.transport is not None:
             self.say(_CONTINUE)
 
-    def body_due(self, when: float) -> None:
-        """Make the request `late` once `when` has passed."""
-        self.due = when
+    def body_begins(self, deadline: float) -> None:
+        """Make the request `late` once `deadline` has passed."""
+        self.due = deadline
+        self._acceptor.arriving.bodies += 1
+
+    def body_grows(self, size: int) -> bool:
+        """Whether there is room for so many bytes more."""
+        return self._acceptor.arriving.grow(size)
+
+    def body_ends(self, held: int) -> None:
+        """It is whole, or no more of it is wanted; `held` is by how much it grew."""
+        self.due = NEVER
+        arriving = self._acceptor.arriving
+        arriving.bodies -= 1
+        arriving.held -= held
 
     def answer_early(self, request: Request, reply: Reply) -> bool:
         """Hand this connection on to a new task, which begins with `reply`.
@@ -177,6 +204,8 @@ class Connection(Outlet):
         try:
             if early is not None:
                 then = await self._put_out(*early)
+            elif self.turned_away:
+                then = self.refuse(503)
             while then is go_on and self.transport is not None:
                 if not self._messages:
                     patience = options.idle_timeout if self._served else options.head_timeout

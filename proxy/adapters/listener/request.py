@@ -10,7 +10,9 @@ from aiohttp.http import HttpVersion10, HttpVersion11
 from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 from msgspec import Struct
 
+from proxy.adapters.listener.room import FREE
 from proxy.core.model import Reply
+from proxy.core.shedding import RETRY_AFTER
 from proxy.errors import ClientGone, Refused
 
 NEVER = math.inf
@@ -28,8 +30,14 @@ class Wire(Protocol):
     def go_on(self) -> None:
         """Write the interim answer that asks for the body."""
 
-    def body_due(self, when: float) -> None:
-        """Call `late` once clock time `when` has passed."""
+    def body_begins(self, deadline: float) -> None:
+        """A body is being received; call `late` once clock time `deadline` has passed."""
+
+    def body_grows(self, size: int) -> bool:
+        """So many bytes of it are here that take room from others; False: there is none left."""
+
+    def body_ends(self, held: int) -> None:
+        """It is no longer; it took `held` bytes of room."""
 
     def answer_early(self, request: Request, reply: Reply) -> bool:
         """Write `reply` to `request` although its handler goes on; False if that cannot be."""
@@ -136,16 +144,21 @@ class Request(Struct, eq=False):
         )
 
     async def _receive(self, limit: int, deadline: float) -> bytes:
-        payload, parts, received = self.payload, [], 0
-        self._wire.body_due(deadline)
+        payload, wire, parts, received, held = self.payload, self._wire, [], 0, 0
+        wire.body_begins(deadline)
         try:
             while part := await payload.readany():
                 received += len(part)
                 if received > limit:
                     raise _too_large()
                 parts.append(part)
+                if received > FREE:
+                    more = received - FREE - held
+                    held += more
+                    if not wire.body_grows(more):
+                        raise _no_room()
         finally:
-            self._wire.body_due(NEVER)
+            wire.body_ends(held)
         return b"".join(parts)
 
     def _meet_expectation(self) -> None:
@@ -178,3 +191,13 @@ def break_off(payload: StreamReader) -> None:
 
 def _too_large() -> Refused:
     return Refused(413, "body_too_large", "The request body is too large.", close=True)
+
+
+def _no_room() -> Refused:
+    return Refused(
+        503,
+        "overloaded",
+        "Too much is under way; later, please.",
+        retry_after=RETRY_AFTER,
+        close=True,
+    )

@@ -6,6 +6,7 @@ import asyncio
 import socket
 
 from proxy.adapters.listener.acceptor import Acceptor, BadRequest, Handler, Options
+from proxy.adapters.listener.room import Room
 
 
 class Listener:
@@ -48,6 +49,22 @@ class Listener:
     def address(self) -> tuple[str, int]:
         """Host and port listened on; the path and 0 for a unix socket."""
         return self._address
+
+    def use(self, options: Options) -> None:
+        """Put other limits into force; `tick` and `backlog` stay as they were at start."""
+        self._options = options
+        if self._acceptor is not None:
+            self._acceptor.use(options)
+
+    @property
+    def room(self) -> Room | None:
+        """Who is connected, and who was turned away; None before the start."""
+        return self._acceptor.room if self._acceptor else None
+
+    @property
+    def arriving(self) -> int:
+        """Requests whose body is still on its way in."""
+        return self._acceptor.arriving.bodies if self._acceptor else 0
 
     @property
     def open_connections(self) -> int:
@@ -104,8 +121,9 @@ class Listener:
 
     def _sweep(self, acceptor: Acceptor) -> None:
         """Every deadline of every connection; one timer instead of one per request."""
-        now = acceptor._loop.time()
-        for connection in acceptor.everybody():
+        now, everybody = acceptor._loop.time(), acceptor.everybody()
+        for connection in everybody:
             if connection.due <= now:
                 connection.expire()
+        acceptor.room.make_room(everybody)
         self._sweeper = acceptor._loop.call_later(self._options.tick, self._sweep, acceptor)
