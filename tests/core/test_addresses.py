@@ -90,6 +90,7 @@ def test_a_peer_is_placed(peer: str, answer: tuple[str, bool]) -> None:
     assert locate(peer, LOCAL) == answer
 
 
+@pytest.mark.row("H5")
 @pytest.mark.parametrize(
     ("forwarded_for", "found"),
     [
@@ -128,6 +129,7 @@ def test_h5_the_client_is_the_last_hop_that_is_not_ours(forwarded_for: bytes, fo
     assert client("10.0.0.1", forwarded_for, LOCAL) == found
 
 
+@pytest.mark.row("H5")
 @given(st.binary(max_size=300))
 def test_any_bytes_in_x_forwarded_for_give_an_address(forwarded_for: bytes) -> None:
     found = client("10.0.0.1", forwarded_for, LOCAL)
@@ -135,6 +137,7 @@ def test_any_bytes_in_x_forwarded_for_give_an_address(forwarded_for: bytes) -> N
     assert str(parse(found)) == found
 
 
+@pytest.mark.row("H5")
 @given(st.lists(st.ip_addresses(v=4), max_size=6), st.ip_addresses(v=4))
 def test_nothing_left_of_an_untrusted_hop_matters(
     forged: list[ipaddress.IPv4Address], real: ipaddress.IPv4Address

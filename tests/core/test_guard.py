@@ -40,6 +40,7 @@ def test_an_honest_request_passes() -> None:
         check_request(head_of(method), (1, 0))
 
 
+@pytest.mark.row("F13")
 @pytest.mark.parametrize("version", [(0, 9), (1, 2), (2, 0), (3, 0)])
 def test_f13_other_versions_are_not_spoken(version: tuple[int, int]) -> None:
     fault = refusal(head_of(), version)
@@ -47,6 +48,7 @@ def test_f13_other_versions_are_not_spoken(version: tuple[int, int]) -> None:
     assert (fault.status, fault.close) == (505, True)
 
 
+@pytest.mark.row("F15")
 @pytest.mark.parametrize(
     ("method", "status", "code"),
     [
@@ -66,16 +68,19 @@ def test_f15_other_methods_are_answered_here(method: str, status: int, code: str
     assert ("POST" in fault.allow) is (status == 405)
 
 
+@pytest.mark.row("F15")
 def test_f15_connect_is_refused_whatever_its_target() -> None:
     assert refusal(head_of("CONNECT", "evil.test:443")).status == 405
 
 
+@pytest.mark.row("F15")
 def test_f15_options_for_the_server_itself_is_answered_with_204() -> None:
     fault = refusal(head_of("OPTIONS", "*"))
 
     assert (fault.status, fault.code, fault.close) == (204, "options", False)
 
 
+@pytest.mark.row("F14")
 @pytest.mark.parametrize(
     ("target", "status"),
     [
@@ -98,6 +103,7 @@ def test_f14_we_are_nobodys_way_to_elsewhere(target: str, status: int) -> None:
     assert refusal(head_of("GET", target)).status == status
 
 
+@pytest.mark.row("F14")
 @pytest.mark.parametrize(
     ("target", "host", "origin"),
     [
@@ -124,6 +130,7 @@ def test_f14_our_own_authority_is_routed_with_the_same_path(
     assert (head.path, head.query) == (origin.partition("?")[0], origin.partition("?")[2])
 
 
+@pytest.mark.row("F14")
 def test_f14_two_slashes_are_a_path() -> None:
     head = head_of("GET", "//evil.test/x")
 
@@ -132,6 +139,7 @@ def test_f14_two_slashes_are_a_path() -> None:
     assert head.path == "//evil.test/x"
 
 
+@pytest.mark.row("F16")
 @pytest.mark.parametrize(
     "host",
     [
@@ -167,11 +175,13 @@ def test_f16_a_bad_host_is_refused(host: bytes) -> None:
     assert (fault.status, fault.code, fault.close) == (400, "bad_host", True)
 
 
+@pytest.mark.row("F16")
 @pytest.mark.parametrize("version", [(1, 0), (1, 1)])
 def test_f16_host_must_be_there(version: tuple[int, int]) -> None:
     assert refusal(head_of("GET", "/", (b"Accept", b"*/*")), version).code == "bad_host"
 
 
+@pytest.mark.row("F2", "F5", "F16")
 @pytest.mark.parametrize("name", [b"Host", b"Content-Length", b"Transfer-Encoding"])
 def test_f2_f5_f16_what_must_stand_once_may_not_stand_twice(name: bytes) -> None:
     value = {b"Host": b"split.example", b"Content-Length": b"5"}.get(name, b"chunked")
@@ -198,6 +208,7 @@ def test_a_good_host_passes(host: bytes) -> None:
     assert good_host(host)
 
 
+@pytest.mark.row("F17")
 @pytest.mark.parametrize(
     ("target", "status"),
     [
@@ -221,6 +232,7 @@ def test_f17_an_unclean_target_is_refused(target: str, status: int) -> None:
     assert (fault.status, fault.close) == (status, True)
 
 
+@pytest.mark.row("F17", "F18")
 @pytest.mark.parametrize(
     "target",
     [
@@ -248,6 +260,7 @@ def test_f17_f18_a_target_that_passes_is_not_touched(target: str) -> None:
     assert head.path == target.partition("?")[0]
 
 
+@pytest.mark.row("F4")
 @pytest.mark.parametrize(
     ("coding", "status"),
     [
@@ -273,11 +286,13 @@ def test_f4_only_the_chunked_coding_is_known(coding: bytes, status: int) -> None
     assert (fault.status, fault.close) == (status, True)
 
 
+@pytest.mark.row("F4")
 @pytest.mark.parametrize("coding", [b"chunked", b"Chunked", b"CHUNKED"])
 def test_f4_chunked_is_known_in_any_case(coding: bytes) -> None:
     check_request(head_of("POST", "/retell", HOST, (b"Transfer-Encoding", coding)), HTTP11)
 
 
+@pytest.mark.row("F1")
 @pytest.mark.parametrize("coding", [b"chunked", b"", b", chunked"])
 def test_f1_one_framing_only(coding: bytes) -> None:
     """The parser in front takes an empty Transfer-Encoding beside a Content-Length."""
@@ -288,12 +303,14 @@ def test_f1_one_framing_only(coding: bytes) -> None:
         assert (fault.status, fault.code, fault.close) == (400, "bad_framing", True)
 
 
+@pytest.mark.row("F6")
 def test_f6_http_1_0_knows_no_chunks() -> None:
     head = head_of("POST", "/retell", HOST, (b"Transfer-Encoding", b"chunked"))
 
     assert refusal(head, (1, 0)).code == "bad_framing"
 
 
+@pytest.mark.row("F3")
 @pytest.mark.parametrize(
     "length", [b"+5", b"-1", b"0x5", b"5_0", "٥".encode(), b"", b"5, 5", b"5 5"]
 )
@@ -303,15 +320,18 @@ def test_f3_a_length_is_digits(length: bytes) -> None:
     assert (fault.status, fault.code, fault.close) == (400, "bad_framing", True)
 
 
+@pytest.mark.row("E2")
 @pytest.mark.parametrize("expectation", [b"200-ok", b"", b"100-continue, x"])
 def test_e2_only_100_continue_can_be_expected(expectation: bytes) -> None:
     assert refusal(head_of("POST", "/retell", HOST, (b"Expect", expectation))).status == 417
 
 
+@pytest.mark.row("E1")
 def test_e1_100_continue_can_be_expected() -> None:
     check_request(head_of("POST", "/retell", HOST, (b"Expect", b"100-Continue")), HTTP11)
 
 
+@pytest.mark.row("H4")
 @pytest.mark.parametrize("upgrade", [b"h2c", b"websocket"])
 def test_h4_a_wish_to_upgrade_is_not_heard(upgrade: bytes) -> None:
     head = head_of("GET", "/retell", HOST, (b"Connection", b"Upgrade"), (b"Upgrade", upgrade))
@@ -321,6 +341,7 @@ def test_h4_a_wish_to_upgrade_is_not_heard(upgrade: bytes) -> None:
     assert head.end_to_end == []
 
 
+@pytest.mark.row("F9")
 @pytest.mark.parametrize("byte", [*range(0x09), *range(0x0A, 0x20), 0x7F])
 def test_f9_a_control_byte_in_a_value_is_refused(byte: int) -> None:
     with pytest.raises(Refused) as caught:
@@ -329,10 +350,12 @@ def test_f9_a_control_byte_in_a_value_is_refused(byte: int) -> None:
     assert (caught.value.status, caught.value.close) == (400, True)
 
 
+@pytest.mark.row("F9")
 def test_f9_tabs_and_bytes_beyond_ascii_may_stand_in_a_value() -> None:
     check_values(b"a\tb caf\xe9 " + bytes(range(0x80, 0x100)))
 
 
+@pytest.mark.row("L5")
 def test_l5_too_many_header_bytes_are_refused() -> None:
     check_values(b"a" * MAX_FIELD_BYTES)
     with pytest.raises(Refused) as caught:
@@ -341,6 +364,7 @@ def test_l5_too_many_header_bytes_are_refused() -> None:
     assert caught.value.status == 431
 
 
+@pytest.mark.row("F7")
 @pytest.mark.parametrize(
     "name", [b"", b"Na me", b" Name", b"Name ", b"[x]", b"N\xc3\xa9", b"a:b", b"a\0"]
 )

@@ -59,6 +59,7 @@ def test_lookups_are_by_lower_case_name_and_hold_every_field() -> None:
     }
 
 
+@pytest.mark.row("H3", "H6", "H7")
 @pytest.mark.parametrize(
     "name",
     [
@@ -95,18 +96,21 @@ def test_names_that_only_resemble_those_go_on(name: bytes) -> None:
     assert forwarded((name, b"1")) == [(name, b"1")]
 
 
+@pytest.mark.row("H1")
 def test_h1_what_connection_names_is_stripped() -> None:
     connection = (b"Connection", b"close, X-S , x-t,,")
 
     assert forwarded(connection, (b"X-S", b"1"), (b"X-T", b"2"), (b"X-U", b"3")) == [(b"X-U", b"3")]
 
 
+@pytest.mark.row("H1")
 def test_h1_every_connection_field_counts() -> None:
     first, second = (b"Connection", b"x-s"), (b"connection", b"close")
 
     assert forwarded(first, second, (b"X-S", b"1")) == []
 
 
+@pytest.mark.row("H2")
 def test_h2_nomination_switches_off_no_authentication_and_none_of_our_own_fields() -> None:
     """The fields are not forwarded, as RFC 9110 wants, but they are still read."""
     names = b"X-Forwarded-For, Authorization, X-Retell-Signature, Content-Length, Host"
@@ -143,6 +147,7 @@ def test_most_requests_repeat_nothing() -> None:
     assert head_of((b"Accept", b"*/*")).repeated == frozenset()
 
 
+@pytest.mark.row("F9")
 def test_f9_a_control_byte_in_any_field_is_refused_also_in_one_that_is_overridden() -> None:
     for fields in ([(b"X", b"a\x01")], [(b"X", b"a\x01"), (b"X", b"b")]):
         with pytest.raises(Refused) as caught:
@@ -150,11 +155,13 @@ def test_f9_a_control_byte_in_any_field_is_refused_also_in_one_that_is_overridde
         assert caught.value.status == 400
 
 
+@pytest.mark.row("F7")
 def test_f7_a_broken_name_is_refused() -> None:
     with pytest.raises(Refused):
         head_of((b"X Y", b"a"))
 
 
+@pytest.mark.row("L5")
 def test_l5_more_than_128_fields_are_refused() -> None:
     head_of(*[(b"x-%d" % n, b"") for n in range(127)])
     with pytest.raises(Refused) as caught:
@@ -163,6 +170,7 @@ def test_l5_more_than_128_fields_are_refused() -> None:
     assert caught.value.status == 431
 
 
+@pytest.mark.row("H5")
 @pytest.mark.parametrize(
     ("peer", "forwarded_for", "client"),
     [
@@ -184,6 +192,7 @@ def test_h5_the_client_is_the_peer_unless_we_trust_the_peer(
     assert head_of(*fields, peer=peer, trusted=TRUSTED).peer == client
 
 
+@pytest.mark.row("H6")
 @pytest.mark.parametrize(
     ("peer", "proto", "secure", "answer"),
     [
@@ -207,6 +216,7 @@ def test_h6_only_a_trusted_proxy_tells_of_tls(
     assert (b"x-forwarded-proto", b"https" if answer else b"http") in forwarded_headers(head)
 
 
+@pytest.mark.row("H6")
 @pytest.mark.parametrize(
     ("peer", "said", "host"),
     [

@@ -75,6 +75,7 @@ def test_a_tool_stands_in_its_path(tool: str) -> None:
     assert (route.tool, route.call_id) == (tool, None)
 
 
+@pytest.mark.row("F18")
 @pytest.mark.parametrize(
     "path",
     [

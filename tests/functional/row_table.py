@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import sys
 from collections import defaultdict
 from collections.abc import Iterator
@@ -26,6 +27,8 @@ other arm if nothing can run twice by that, else by the [last answer](failures.m
 request. Where no agent listens (`passthrough`), it is a 502.
 """
 
+_NAME = re.compile(r"^test_([a-z][0-9]+_)*")
+
 
 @dataclass(frozen=True, slots=True, order=True)
 class Proof:
@@ -36,7 +39,8 @@ class Proof:
 
     @property
     def sentence(self) -> str:
-        return self.name.removeprefix("test_").replace("_", " ")
+        """Its name, without the rows that some begin with."""
+        return _NAME.sub("", self.name).replace("_", " ")
 
 
 def proofs() -> dict[str, list[Proof]]:
