@@ -28,6 +28,7 @@ from proxy.core.health import ProbeResult
 from proxy.core.model import Reply
 from proxy.core.replay import ReplayGuard
 from proxy.core.replay_values import RunState
+from proxy.core.rules.show import shown, shown_url
 from proxy.durable import Durable
 from proxy.handler import Handler
 from proxy.outbox_desk import OutboxDesk
@@ -130,7 +131,7 @@ class SidecarOperations:
     def config(self) -> dict[str, Any]:
         """The rules in force; a secret shows as the reference that leads to it."""
         loaded = self._condition.loaded
-        return {"digest": loaded.digest, "rules": loaded.rules.model_dump(mode="json")}
+        return {"digest": loaded.digest, "rules": shown(loaded.rules)}
 
     def explain(self, call_id: str | None, body: bytes | None) -> dict[str, Any]:
         """Why a call goes where it goes, from its ID or from a request's whole body."""
@@ -209,7 +210,7 @@ class SidecarOperations:
         live = self._handler.line.splitter.live(name, self._clock.wall_ms())
         return {
             "handler": rules.handler,
-            "url": rules.url,
+            "url": shown_url(rules.url),
             "breaker": self._breaker(name),
             "health": self._health(result) if result else None,
             "catalogue": self._catalogues.status(name) if self._catalogues else None,

@@ -38,6 +38,7 @@ from proxy.core.rules import Backend as BackendRules
 from proxy.core.rules import Rules, SecretRef
 from proxy.core.rules.admission import requirements, start_faults
 from proxy.core.rules.auth import Repeats
+from proxy.core.rules.options import resolved
 from proxy.core.splitter import Splitter
 from proxy.core.tool_table import ToolTable
 from proxy.edge import Edge, EdgeRules, Load
@@ -237,12 +238,12 @@ class Wiring:
             probe=(entry.health.probe or "") if entry.health else "",
             tools={tool: tool_config(tools, tool, name) for tool in tools.names},
             by_rule=body_verdicts(entry),
-            options=entry.options,
+            options=resolved(entry.options, self._secret),
             wall_ms=self._clock.wall_ms,
             may_repeat=self._may_repeat(name, retries, ratio),
             aside=self._aside(upstream, name),
         )
-        made_of = (entry, config.tools, config.bearer, config.sign, ratio, upstream)
+        made_of = (entry, config.tools, config.bearer, config.sign, config.options, ratio, upstream)
         if before is not None and before.made_of == made_of:
             backend = before.backend  # What it has learned, and the sessions it holds, go on.
         else:

@@ -70,6 +70,11 @@ async def test_the_configuration_shows_references_never_secrets(
     assert orjson.dumps(page)
 
 
+async def test_a_salt_written_as_text_is_not_shown(operations: SidecarOperations) -> None:
+    """Whoever knows it can craft call IDs."""
+    assert "pepper" not in str(operations.config())
+
+
 async def test_a_call_is_explained_by_its_id_or_by_its_body(
     operations: SidecarOperations,
 ) -> None:

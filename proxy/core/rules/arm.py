@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, PlainSerializer, PlainValidator, WithJsonSchema
 
 from proxy.core.rules.base import Section
+from proxy.core.rules.options import Options
 from proxy.core.rules.parse import describe
 from proxy.core.rules.secret import Secret
 from proxy.core.rules.values import (
@@ -167,6 +168,8 @@ class Backend(Section):
     catalogue_every: Duration | None = Field(
         60.0, description="How often an MCP server is asked what it lists; null: never."
     )
-    options: dict[str, Any] = Field(
-        default_factory=dict, description="Handed to a handler of your own as they are."
+    options: Options = Field(
+        default_factory=dict,
+        description="Handed to a handler of your own as they are; a secret (token, api_key, ...) "
+        "as env:NAME or file:/path.",
     )

@@ -11,6 +11,7 @@ from proxy.core.rules.arm import Backend
 from proxy.core.rules.caching import of_caching
 from proxy.core.rules.cross_arm import of_arms_own
 from proxy.core.rules.finding import Finding, Path, of_when
+from proxy.core.rules.literal import of_literals
 from proxy.core.rules.model import Rules
 from proxy.core.rules.serving import of_serving
 from proxy.core.rules.split import Override
@@ -32,6 +33,7 @@ def contradictions(rules: Rules) -> list[Finding]:
         *_of_tools(rules),
         *of_caching(rules),
         *of_serving(rules),
+        *of_literals(rules),
     ]
 
 

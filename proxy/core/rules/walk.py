@@ -37,5 +37,5 @@ def _children(value: Any, *, written: bool) -> Iterator[tuple[Any, Any]]:
         yield from ((name, getattr(value, name)) for name in sorted(names))
     elif isinstance(value, dict):
         yield from value.items()
-    elif isinstance(value, tuple):
+    elif isinstance(value, tuple | list):
         yield from enumerate(value)

@@ -3,9 +3,10 @@ from __future__ import annotations
 import json
 
 import orjson
+import pytest
 
 from proxy.core.rules import Rules
-from proxy.core.rules.show import MASK, shown
+from proxy.core.rules.show import MASK, shown, shown_url
 from tests.rules_kit import document, rules
 
 
@@ -40,3 +41,26 @@ def test_telling_names_in_options_are_masked_at_any_depth() -> None:
         "region": "eu",
         "nested": [{"password": MASK, "tokens": 5}],
     }
+
+
+def test_references_in_options_are_shown_as_they_stand() -> None:
+    written = document()
+    written["backends"]["mcp"]["options"] = {"api_key": "env:KEY?", "token": ["file:/t"]}
+    options = shown(Rules.model_validate(written))["backends"]["mcp"]["options"]
+
+    assert options == {"api_key": "env:KEY?", "token": ["file:/t"]}
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        (None, None),
+        ("http://a/b", "http://a/b"),
+        ("http://a/b?region=eu&api_key=hunter2&x", f"http://a/b?region=eu&api_key={MASK}&x"),
+        ("http://a/b?token=a=b?c", f"http://a/b?token={MASK}"),
+    ],
+)
+def test_what_telling_names_in_a_urls_query_hold_is_masked(
+    url: str | None, expected: str | None
+) -> None:
+    assert shown_url(url) == expected
