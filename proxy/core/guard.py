@@ -68,7 +68,9 @@ def check_request(head: Head, version: tuple[int, int]) -> None:
         _check_coding(named, version)
     elif not named.get(b"content-length", b"0").isdigit():
         raise Refused(400, "bad_framing", "Content-Length is no number.", close=True)
-    if b"expect" in named and named[b"expect"].lower() != b"100-continue":
+    if b"expect" in named and (
+        named[b"expect"].lower() != b"100-continue" or b"expect" in head.repeated
+    ):
         raise Refused(417, "expectation_failed", "Expect may only ask for 100-continue.")
 
 

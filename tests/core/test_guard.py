@@ -326,6 +326,15 @@ def test_e2_only_100_continue_can_be_expected(expectation: bytes) -> None:
     assert refusal(head_of("POST", "/retell", HOST, (b"Expect", expectation))).status == 417
 
 
+@pytest.mark.row("E2")
+@pytest.mark.parametrize("other", [b"100-continue", b"200-ok"])
+def test_e2_one_thing_only_can_be_expected(other: bytes) -> None:
+    """Of two fields one reader takes the first, another the last."""
+    fields = ((b"Expect", b"100-continue"), (b"Expect", other))
+    for pair in (fields, fields[::-1]):
+        assert refusal(head_of("POST", "/retell", HOST, *pair)).status == 417
+
+
 @pytest.mark.row("E1")
 def test_e1_100_continue_can_be_expected() -> None:
     check_request(head_of("POST", "/retell", HOST, (b"Expect", b"100-Continue")), HTTP11)
