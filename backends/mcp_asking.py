@@ -7,12 +7,13 @@ for how it was put is put better, once.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from backends.base import BackendConfig, Send
+from backends.mcp_answers import Resume
 from backends.mcp_listing import Listing
 from backends.mcp_peer import Agreed, Peer, lost_session, refused_era
 from backends.mcp_progress import Progress
@@ -26,6 +27,7 @@ from proxy.core.model import Era, Headers, Outbound, Reply
 from proxy.errors import ProbeFailed, UpstreamFailed
 
 _T = TypeVar("_T")
+_T_co = TypeVar("_T_co", covariant=True)
 _LEGACY, _MODERN = Era.LEGACY, Era.MODERN
 
 
@@ -41,6 +43,13 @@ class Question:
     arguments: bytes = b"{}"
     may_be_taken_back: bool = False
     whole: bool = True  # the answer is read to its end here
+
+
+class Read(Protocol[_T_co]):
+    """What is made of the answer to the request of that ID; `resume` takes its stream up again."""
+
+    async def __call__(self, reply: Reply, rpc_id: bytes, resume: Resume | None, /) -> _T_co:
+        """Raises `UpstreamFailed`."""
 
 
 class Asking:
@@ -60,9 +69,9 @@ class Asking:
         self,
         question: Question,
         send: Send,
-        read: Callable[[Reply, bytes], Awaitable[_T]],
+        read: Read[_T],
     ) -> tuple[Reply, _T]:
-        """The answer, and what `read` (told the request's ID) makes of it.
+        """The answer, and what `read` makes of it.
 
         Raises `UpstreamFailed`.
         """
@@ -77,7 +86,7 @@ class Asking:
         era: Era,
         question: Question,
         send: Send,
-        read: Callable[[Reply, bytes], Awaitable[_T]],
+        read: Read[_T],
     ) -> tuple[Reply, _T]:
         if era is _MODERN:
             return await self._put(era, None, question, send, read)
@@ -105,7 +114,7 @@ class Asking:
         seat: Seat,
         question: Question,
         send: Send,
-        read: Callable[[Reply, bytes], Awaitable[_T]],
+        read: Read[_T],
     ) -> tuple[Reply, _T]:
         """Ask in a legacy session, which is given back once the answer has been read."""
         held = True
@@ -130,7 +139,7 @@ class Asking:
         agreed: Agreed | None,
         question: Question,
         send: Send,
-        read: Callable[[Reply, bytes], Awaitable[_T]],
+        read: Read[_T],
     ) -> tuple[Reply, _T]:
         rpc_id = self._peer.new_id()
         request, value = question.put(era)
@@ -143,11 +152,23 @@ class Asking:
         outbound = Outbound("POST", question.target, headers, body, whole=question.whole)
         try:
             reply = await send(outbound)
-            return reply, await read(reply, rpc_id)
+            resume = None if agreed is None else partial(self._resume, question, agreed, send)
+            return reply, await read(reply, rpc_id, resume)
         except (UpstreamFailed, asyncio.CancelledError) as end:
             if agreed is not None and question.may_be_taken_back and nobody_waits(end):
                 self.take_back(rpc_id, agreed)
             raise
+
+    async def _resume(
+        self, question: Question, agreed: Agreed, send: Send, last_id: bytes, after: float
+    ) -> Reply:
+        """Ask for the rest of a stream that has ended before its answer.
+
+        It belongs to the leg that runs the tool: so long as somebody waits for that, for this too.
+        """
+        own = agreed.among([(b"accept", b"text/event-stream"), (b"last-event-id", last_id)])
+        headers = for_new_body(question.end_to_end, [*own, *self._credential])
+        return await send(Outbound("GET", question.target, headers, whole=True, after=after))
 
     def take_back(self, rpc_id: bytes, agreed: Agreed) -> None:
         """Tell a legacy server that nobody waits for a request any more; hanging up does not."""

@@ -14,7 +14,7 @@ import orjson
 from msgspec import Raw
 
 from backends.base import Send
-from backends.mcp_answers import read_any_answer
+from backends.mcp_answers import Resume, read_any_answer
 from backends.mcp_asking import Asking, Question
 from backends.mcp_hearing import judge_protocol
 from backends.mcp_peer import Peer
@@ -115,11 +115,16 @@ class Cross:
         return hinted(caller.hears(answer, verdict, reply, self._info), said)
 
     async def _read(
-        self, caller: _Caller, wanted: bytes | None, reply: Reply, rpc_id: bytes
+        self,
+        caller: _Caller,
+        wanted: bytes | None,
+        reply: Reply,
+        rpc_id: bytes,
+        resume: Resume | None,
     ) -> bytes | RpcError | Progress | None:
         """The whole answer; or what comes as it comes, if its caller wants to hear of progress."""
         if wanted is None or isinstance(reply.body, bytes) or reply.status >= 400:
-            return await read_any_answer(reply, rpc_id)
+            return await read_any_answer(reply, rpc_id, resume)
 
         def finish(message: bytes) -> bytes | None:
             answer = jsonrpc.parse_answer(message, rpc_id)

@@ -45,6 +45,8 @@ class Sender:
         self, outbound: Outbound, *, dispatches: bool = True
     ) -> Coroutine[Any, Any, Reply]:
         """See `backends.base.Send`.  No coroutine of its own where the upstream's will do."""
+        if outbound.after:
+            return self._afterwards(outbound, dispatches)
         linger, late = 0.0, None
         if dispatches:
             self.dispatched = True
@@ -62,6 +64,12 @@ class Sender:
         if late is not None:
             self._waits_on = late()
         return self._waits_on
+
+    async def _afterwards(self, outbound: Outbound, dispatches: bool) -> Reply:
+        left = self._deadline - asyncio.get_running_loop().time()
+        await asyncio.sleep(max(0.0, min(outbound.after, left)))
+        outbound.after = 0.0
+        return await self(outbound, dispatches=dispatches)
 
     async def _bounded(
         self,

@@ -198,6 +198,28 @@ class Streaming(FakeUpstream):
         return Reply(200, [], self.body)
 
 
+async def test_what_is_to_leave_later_does_so_and_is_one_exchange() -> None:
+    upstream = FakeUpstream()
+    outbound = Outbound("GET", "/", [], whole=True, after=0.001)
+    far = asyncio.get_running_loop().time() + 60
+
+    await Sender(upstream, [], deadline=far, linger=3.0)(outbound)
+
+    assert [(sent.outbound.target, sent.linger) for sent in upstream.sent] == [("/", 3.0)]
+
+
+@pytest.mark.parametrize("left", [-1.0, 0.001])
+async def test_nobody_waits_past_the_deadline_to_ask_later(left: float) -> None:
+    upstream = FakeUpstream()
+    soon = asyncio.get_running_loop().time() + left
+
+    async with asyncio.timeout(20):
+        send = Sender(upstream, [], deadline=soon, linger=0.0)
+        await send(Outbound("GET", "/", [], after=1e6), dispatches=False)
+
+    assert [sent.deadline for sent in upstream.sent] == [soon]
+
+
 WHOLE = Outbound("POST", "/", [], whole=True)
 
 

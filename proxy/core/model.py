@@ -207,6 +207,7 @@ class Outbound(Struct, gc=False):
     exchange's own headers (x-request-id, x-forwarded-*, ...) are added on the way.
     `whole`: the backend itself reads the answer to its end, so the attempt's deadline bounds
     a streamed one too; without it, a stream is the caller's and only its head is bounded.
+    `after`: seconds to wait before it leaves, but never past the attempt's deadline.
     """
 
     method: str
@@ -214,6 +215,7 @@ class Outbound(Struct, gc=False):
     headers: Headers
     body: bytes = b""
     whole: bool = False
+    after: float = 0.0
 
 
 class Reply(Struct):

@@ -113,6 +113,99 @@ async def test_a_bad_status_may_speak_for_itself(reply: Reply, answer: object) -
     assert await read_any_answer(reply, b"7") == answer
 
 
+# A stream that is taken up again.
+
+PRIMED = b"id: e1\nretry: 500\ndata:\n\n"
+
+
+class Poll:
+    """What follows a stream, piece by piece; notes what it was asked for."""
+
+    def __init__(self, *replies: Reply | UpstreamFailed) -> None:
+        self._replies = list(replies)
+        self.asked: list[tuple[bytes, float]] = []
+
+    async def __call__(self, last_id: bytes, after: float, /) -> Reply:
+        self.asked.append((last_id, after))
+        reply = self._replies.pop(0)
+        if isinstance(reply, UpstreamFailed):
+            raise reply
+        return reply
+
+
+def stream(*chunks: bytes) -> Reply:
+    return Reply(200, EVENTS, Stream(*chunks))
+
+
+RESET = UpstreamFailed("reset", "cut", sent=True)
+CUT = Stream(PRIMED, failure=RESET)
+
+
+@pytest.mark.parametrize(
+    ("first", "then", "asked"),
+    [
+        (stream(PRIMED), [stream(event(result()))], [(b"e1", 0.5)]),
+        (stream(b"id: e1\ndata:\n\n"), [stream(event(result()))], [(b"e1", 0.1)]),
+        (stream(b"id: e1\nretry: 0\ndata:\n\n"), [stream(event(result()))], [(b"e1", 0.01)]),
+        (stream(PRIMED), [Reply(200, EVENTS, event(result()))], [(b"e1", 0.5)]),
+        (Reply(200, EVENTS, CUT), [stream(event(result()))], [(b"e1", 0.5)]),
+        (
+            stream(PRIMED),
+            [stream(b"id: e2\nretry: 900\n\n"), stream(), stream(event(result()))],
+            [(b"e1", 0.5), (b"e2", 0.9), (b"e2", 0.9)],
+        ),
+        (stream(PRIMED, b"id: half"), [stream(event(result()))], [(b"e1", 0.5)]),
+    ],
+)
+async def test_a_stream_that_its_server_has_closed_is_polled_for_the_answer(
+    first: Reply, then: list[Reply | UpstreamFailed], asked: list[tuple[bytes, float]]
+) -> None:
+    poll = Poll(*then)
+
+    assert await read_tool_answer(first, b"7", poll) == ToolResult("hello")
+    assert poll.asked == asked
+
+
+@pytest.mark.parametrize(
+    ("first", "then", "why"),
+    [
+        (stream(b"data:\n\n"), [], "body"),
+        (stream(b"id: e1\ndata:\n\nid:\ndata:\n\n"), [], "body"),
+        (Reply(200, EVENTS, Stream(b"data:\n\n", failure=RESET)), [], "reset"),
+        (stream(PRIMED), [Reply(405, [])], "body"),
+        (stream(PRIMED), [Reply(404, EVENTS, Stream(b""))], "body"),
+        (stream(PRIMED), [json_reply({"jsonrpc": "2.0"})], "body"),
+        (stream(PRIMED), [UpstreamFailed("connect", "refused", sent=False)], "connect"),
+        (stream(PRIMED), [UpstreamFailed("timeout", "late", sent=False)], "timeout"),
+    ],
+)
+async def test_an_answer_that_cannot_be_had_leaves_it_unknown_whether_the_tool_ran(
+    first: Reply, then: list[Reply | UpstreamFailed], why: str
+) -> None:
+    """The request itself was sent, whatever became of the polling."""
+    poll = Poll(*then)
+
+    with pytest.raises(UpstreamFailed) as caught:
+        await read_tool_answer(first, b"7", poll)
+
+    assert (caught.value.why, caught.value.sent, len(poll.asked)) == (why, True, len(then))
+
+
+async def test_who_has_no_way_to_poll_waits_for_nothing() -> None:
+    with pytest.raises(UpstreamFailed, match="without an answer"):
+        await read_any_answer(stream(PRIMED), b"7")
+
+
+async def test_a_stream_that_is_late_is_not_taken_up() -> None:
+    """Its time is over, not its connection."""
+    late, poll = UpstreamFailed("timeout", "late", sent=True), Poll()
+
+    with pytest.raises(UpstreamFailed) as caught:
+        await read_any_answer(Reply(200, EVENTS, Stream(PRIMED, failure=late)), b"7", poll)
+
+    assert caught.value is late
+
+
 async def test_an_answer_that_nobody_reads_is_given_back() -> None:
     stream = Stream(b"x")
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.functional.conftest import World
-from tests.functional.kit import BOOK, SLOTS, tools_call
+from tests.functional.kit import BOOK, PENDING, SLOTS, tools_call
 from tests.functional.wire import (
     JSON,
     Answer,
@@ -22,6 +22,7 @@ from tests.functional.wire import (
     request,
     response,
     rpc,
+    text,
 )
 
 EVENTS = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n"
@@ -293,3 +294,81 @@ async def test_listeners_leave_connections_for_tools(world: World) -> None:
 
     assert [head.split()[1] for head in heads] == [b"200", b"200", b"503"]
     listener.go.set()
+
+
+# -- A legacy server that closes its stream on purpose, and lets its client poll.
+
+
+class Polled:
+    """A legacy server: a tool's stream ends at once, its answer is there for who comes back."""
+
+    def __init__(self, *, dies: bool = False) -> None:
+        self.polls: list[Seen] = []
+        self._asked = b""
+        self._dies = dies
+
+    async def __call__(self, peer: Peer, seen: Seen) -> bool:
+        method = method_of(seen)
+        if seen.method == b"GET":
+            self.polls.append(seen)
+            if self._dies:
+                return False
+            message = {"jsonrpc": "2.0", "id": self._asked, "result": text('{"booked":true}')}
+            await peer.send(EVENTS + b"id: e2\ndata: " + json.dumps(message).encode() + b"\n\n")
+            return False
+        if method == "tools/call":
+            self._asked = json.loads(seen.body)["id"]
+            await peer.send(EVENTS + b"id: e1\nretry: 20\ndata:\n\n")
+            return False
+        return await legacy(peer, seen)
+
+
+async def legacy(peer: Peer, seen: Seen) -> bool:
+    """Handshake, catalogue, notifications."""
+    about: dict[str, object] = {
+        "initialize": {
+            "protocolVersion": "2025-11-25",
+            "capabilities": {"tools": {}},
+            "serverInfo": {"name": "polled", "version": "1"},
+        },
+        "tools/list": {"tools": []},
+    }
+    method = method_of(seen)
+    if method.startswith("notifications/"):
+        await peer.send(response(b"", status=b"202 Accepted"))
+    elif method in about:
+        said = {"jsonrpc": "2.0", "id": json.loads(seen.body)["id"], "result": about[method]}
+        await peer.send(response(json.dumps(said).encode(), JSON, b"Mcp-Session-Id: s1"))
+    else:
+        await peer.send(response(b"{}", JSON, status=b"400 Bad Request"))
+    return True
+
+
+async def test_a_function_hears_the_answer_that_its_server_lets_it_poll_for(world: World) -> None:
+    server = Polled()
+    world.mcp.play = server
+    sidecar = await world.sidecar()
+
+    answer = await sidecar.call(BOOK)
+
+    assert (answer.arm, answer.json) == ("mcp", {"booked": True})
+    (poll,) = server.polls
+    assert poll.value(b"last-event-id") == b"e1"
+    assert poll.value(b"mcp-session-id") == b"s1"
+    assert poll.value(b"accept") == b"text/event-stream"
+    assert len(world.mcp.tools) == 1
+    assert not world.webhook.seen
+
+
+async def test_a_booking_whose_server_dies_before_the_poll_is_not_made_again(world: World) -> None:
+    server = Polled(dies=True)
+    world.mcp.play = server
+    sidecar = await world.sidecar()
+
+    answer = await sidecar.call(BOOK)
+
+    assert answer.reason == "last_answer"
+    assert answer.json["message"] == PENDING
+    assert len(world.mcp.tools) == 1
+    assert server.polls
+    assert not world.webhook.seen

@@ -25,11 +25,14 @@ class Event:
 class Parser:
     """Takes a stream's bytes as they come, in pieces of any size.
 
-    An event that the stream's end cuts off is never returned.
+    An event that the stream's end cuts off is never returned, and its ID never heard.
     """
 
     def __init__(self, limit: int = EVENT_LIMIT) -> None:
         self.numbered = False  # an event had an ID: its reader can ask for what followed it
+        self.last_id = b""  # the latest one's
+        self.retry_ms: int | None = None  # how long who comes back is to wait, if that was said
+        self._id = b""
         self._limit = limit
         self._line: list[bytes] = []  # pieces of a line whose end has not come
         self._held = 0  # bytes in `_line` and `_data`
@@ -56,6 +59,13 @@ class Parser:
         self._after_cr = chunk.endswith(b"\r")
         return events
 
+    def following(self) -> Parser:
+        """For the stream that takes this one up."""
+        parser = Parser(self._limit)
+        parser.last_id = parser._id = self.last_id
+        parser.retry_ms = self.retry_ms
+        return parser
+
     def _end_line(self, piece: bytes, events: list[Event]) -> None:
         line = b"".join((*self._line, piece.rstrip(b"\r\n")))
         self._held -= sum(map(len, self._line))
@@ -65,7 +75,9 @@ class Parser:
             line = line.removeprefix(_BOM)
         if line:
             self._field(line)
-        elif self._data:
+            return
+        self.last_id = self._id
+        if self._data:
             events.append(Event(self._name or b"message", b"\n".join(self._data)))
             self._data.clear()
             self._held = 0
@@ -80,8 +92,11 @@ class Parser:
             self._hold(self._data, value)
         elif name == b"event":
             self._name = value
-        elif name == b"id" and value:
-            self.numbered = True
+        elif name == b"id" and b"\0" not in value:
+            self._id = value
+            self.numbered = self.numbered or value != b""
+        elif name == b"retry" and value.isdigit():
+            self.retry_ms = int(value[:9])
 
     def _hold(self, store: list[bytes], piece: bytes) -> None:
         self._held += len(piece)

@@ -105,3 +105,37 @@ def test_a_rendered_message_is_one_event(message: dict[str, object]) -> None:
 )
 def test_whole_events_end_with_a_blank_line(data: bytes, end: int) -> None:
     assert end_of_events(data) == end
+
+
+@pytest.mark.parametrize(
+    ("stream", "last_id", "retry_ms"),
+    [
+        (b"data: a\n\n", b"", None),
+        (b"id: 7\ndata: a\n\n", b"7", None),
+        (b"id: 7\n\n", b"7", None),
+        (b"id: 7\n", b"", None),
+        (b"id: 7\n\nid: 8\n\nid: 9\n", b"8", None),
+        (b"id: 7\n\nid\n\n", b"", None),
+        (b"id: 7\n\nid: 8\0\n\n", b"7", None),
+        (b"retry: 250\n\n", b"", 250),
+        (b"retry: 250\n\nretry: soon\n\nretry: -1\n\nretry:\n\n", b"", 250),
+        (b"retry: 99999999999999999999\n\n", b"", 999_999_999),
+    ],
+)
+def test_what_it_takes_to_come_back_is_kept(
+    stream: bytes, last_id: bytes, retry_ms: int | None
+) -> None:
+    """An ID counts once its event has ended: what it names has been heard."""
+    parser = Parser()
+    parser.feed(stream)
+
+    assert (parser.last_id, parser.retry_ms) == (last_id, retry_ms)
+
+
+def test_a_stream_that_follows_knows_where_the_last_one_stood() -> None:
+    parser = Parser()
+    parser.feed(b"id: 7\nretry: 250\n\ndata: half")
+    following = parser.following()
+
+    assert following.feed(b"data: b\n\n") == [Event(b"message", b"b")]
+    assert (following.last_id, following.retry_ms) == (b"7", 250)
