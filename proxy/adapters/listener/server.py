@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import select
 import socket
+from collections.abc import Sequence
 
 from proxy.adapters.listener.acceptor import Acceptor, BadRequest, Handler, Options
 from proxy.adapters.listener.room import Room
+from proxy.adapters.sockets import address, bound, close
+
+TURNS = 1000
+"""Of the loop at most, in which a drain takes in who waits to be accepted."""
 
 
 class Listener:
@@ -19,31 +25,64 @@ class Listener:
         self._bad_request = bad_request
         self._options = options or Options()
         self._acceptor: Acceptor | None = None
-        self._server: asyncio.Server | None = None
+        self._sockets: list[socket.socket] = []
+        self._servers: list[asyncio.Server] = []
         self._sweeper: asyncio.TimerHandle | None = None
         self._address: tuple[str, int] = ("", 0)
 
     async def start(
-        self, host: str = "127.0.0.1", port: int = 0, *, sock: socket.socket | None = None
+        self,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        *,
+        sock: socket.socket | None = None,
+        sockets: Sequence[socket.socket] = (),
     ) -> None:
-        """Listen on `host` and `port` (0: any free one), or on a socket that exists already.
+        """Listen on `host` and `port` (0: any free one), or on sockets that exist already.
 
         Raises `OSError` if the address cannot be had.
         """
-        loop, options = asyncio.get_running_loop(), self._options
+        options = self._options
+        found = [sock] if sock is not None else list(sockets)
+        self._sockets = found or bound(host, port, backlog=options.backlog)
         acceptor = self._acceptor = Acceptor(self._handler, self._bad_request, options)
-        backlog = options.backlog
-        if sock is None:
-            self._server = await loop.create_server(
-                acceptor, host, port, reuse_address=True, backlog=backlog
-            )
-        elif sock.family == socket.AF_UNIX:
-            self._server = await loop.create_unix_server(acceptor, sock=sock, backlog=backlog)
-        else:
-            self._server = await loop.create_server(acceptor, sock=sock, backlog=backlog)
-        name = self._server.sockets[0].getsockname()
-        self._address = (name[0], name[1]) if isinstance(name, tuple) else (str(name), 0)
+        await self._accept(acceptor)
+        self._address = address(self._sockets[0])
         self._sweep(acceptor)
+
+    async def shut(self) -> None:
+        """Accept nobody more; who waits at the sockets is left to whoever accepts there."""
+        for server in self._servers:
+            server.close()
+        self._servers.clear()
+        await asyncio.sleep(0)  # Take in who has been accepted already.
+
+    async def reopen(self) -> None:
+        """Accept again."""
+        if self._acceptor is not None:
+            await self._accept(self._acceptor)
+
+    async def _take_in(self) -> None:
+        """Accept who already waits: closing the last copy of a socket would reset them."""
+        poll = select.poll()
+        for sock in self._sockets:
+            if sock.fileno() >= 0:
+                poll.register(sock, select.POLLIN)
+        for _ in range(TURNS):
+            await asyncio.sleep(0)
+            if not self._servers or not poll.poll(0):
+                return
+
+    async def _accept(self, acceptor: Acceptor) -> None:
+        """A server closes its socket at its end: it has a copy."""
+        loop, backlog = acceptor._loop, self._options.backlog
+        for sock in self._sockets:
+            own = sock.dup()
+            if sock.family == socket.AF_UNIX:
+                server = await loop.create_unix_server(acceptor, sock=own, backlog=backlog)
+            else:
+                server = await loop.create_server(acceptor, sock=own, backlog=backlog)
+            self._servers.append(server)
 
     @property
     def address(self) -> tuple[str, int]:
@@ -81,21 +120,24 @@ class Listener:
         """Handlers that go on although their request has been answered."""
         return len(self._acceptor.late) if self._acceptor else 0
 
-    async def drain(self, grace: float) -> int:
+    async def drain(self, grace: float, *, idle: float | None = None) -> int:
         """Stop listening and let what runs finish; the number of exchanges cut after `grace` s.
 
         Late handlers have the same time to finish, but whoever they worked for has an answer.
-        From now on every answer closes its connection.  An idle one may speak for
-        `Options.drain_idle` seconds more: to cut it at once would lose a request on its way.
+        From now on every answer closes its connection.  An idle one may speak for `idle` seconds
+        more (by default `Options.drain_idle`): to cut it at once would lose a request on its way.
         """
         acceptor = self._acceptor
-        if acceptor is None or self._server is None:
+        if acceptor is None:
             return 0
         acceptor.draining = True
-        await asyncio.sleep(0)  # Take in who already waits in the accept queue.
-        self._server.close()
+        await self._take_in()
+        await self.shut()
+        close(self._sockets)
+        self._sockets.clear()
         ends = acceptor._loop.time() + grace
-        if not await acceptor.emptied(min(grace, self._options.drain_idle)):
+        idle = self._options.drain_idle if idle is None else idle
+        if not await acceptor.emptied(min(grace, idle)):
             for connection in acceptor.everybody():
                 connection.close_if_idle()
             await acceptor.emptied(ends - acceptor._loop.time())
