@@ -6,17 +6,18 @@ import asyncio
 import random
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from structlog.typing import FilteringBoundLogger
 
 from proxy.adapters.courier import Courier
-from proxy.adapters.outbox import EventOutbox, OutboxTerms
+from proxy.adapters.outbox import EventOutbox, OutboxTerms, taken
 from proxy.adapters.outbox_store import SqliteOutbox
 from proxy.adapters.outbox_watch import OutboxFigures, OutboxWatch
 from proxy.adapters.state_dir import StateDir
 from proxy.adapters.tasks import Tasks
 from proxy.core.model import Call, Reply
+from proxy.core.outbox import Entry, Letter, entry_of, letter_of
 from proxy.core.outbox_retry import Patience
 from proxy.core.rules import Outbox as OutboxRules
 from proxy.core.rules import Rules, SecretRef
@@ -31,6 +32,13 @@ OPENING: Final = 2.0
 """Seconds that a start waits for the store: who is already in a queue must be known before calls
 come; but a store that is away must not keep them away.
 """
+
+
+class Heir(Protocol):
+    """The process that follows this one, and delivers."""
+
+    async def post(self, entry: Entry, letter: Letter, *, until: float) -> bool:
+        """Whether it has kept an event; an outage reads as no."""
 
 
 class Durable:
@@ -52,6 +60,7 @@ class Durable:
     ) -> None:
         self.box: EventOutbox | None = None  # None: nothing is kept, and nothing waits
         self.why_not = "it has not started yet"
+        self.heir: Heir | None = None  # the process that has followed this one
         self._state = state
         self._redelivery = redelivery
         self._secret = secret
@@ -73,7 +82,16 @@ class Durable:
 
     async def take(self, call: Call, arm: str, *, until: float) -> Reply | None:
         """Keep an event, if there is where."""
+        if self.heir is not None:
+            entry = entry_of(call, arm, self._clock.wall_ms())
+            return taken() if await self.heir.post(entry, letter_of(call), until=until) else None
         return await self.box.take(call, arm, until=until) if self.box is not None else None
+
+    async def keep(self, entry: Entry, letter: Letter, *, until: float) -> bool:
+        """Keep an event for the process that this one follows; whether it is safe."""
+        if self.heir is not None:
+            return await self.heir.post(entry, letter, until=until)
+        return self.box is not None and await self.box.keep(entry, letter, until=until)
 
     def use(self, rules: Rules) -> None:
         """Go on under these rules; a store that was chosen at start stays."""
@@ -93,6 +111,15 @@ class Durable:
             with suppress(TimeoutError):
                 async with asyncio.timeout(OPENING):
                     await self.box.told.wait()
+
+    async def rest(self, grace: float) -> None:
+        """Deliver nothing more, while events are kept still; `start` or `stop` follows.
+
+        What is under way may end within `grace` seconds; what is cut then is delivered by who
+        comes next.
+        """
+        if self._courier is not None:
+            await self._courier.stop(grace)
 
     def breaker_changed(self, arm: str) -> None:
         """When an arm is well again, nobody waits for his time."""

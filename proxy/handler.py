@@ -44,7 +44,7 @@ from proxy.hedged import Start
 from proxy.hedging import Hedging
 from proxy.lasting import Lasting
 from proxy.line import Line
-from proxy.once import Heard, Once, Ticket
+from proxy.once import Elsewhere, Heard, Once, Ticket
 from proxy.passing import pass_through
 from proxy.ports import Clock, Incoming, Outbox, Watch
 from proxy.protocol import Protocol
@@ -154,7 +154,10 @@ class Handler:
         terms = self.line.tools.terms(call)
         proved = visit.credential != ""
         step = self._once.begin(call, terms, x.started, proved=proved)
-        while isinstance(step, Heard):
+        while isinstance(step, Heard | Elsewhere):
+            if isinstance(step, Elsewhere):
+                step = await self._once.ask(step)
+                continue
             taken = await self._once.taken(step, x.started + terms.budget)
             if taken is not False:
                 return self._heard(line, call, x, taken=taken)

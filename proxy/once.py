@@ -7,8 +7,8 @@ of its kind hears.  Every ticket ends, in `settle`, or in `abandon` where nobody
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from typing import TypeAlias
+from collections.abc import AsyncIterator, Iterable, Iterator
+from typing import Protocol, TypeAlias
 
 from msgspec import Struct
 
@@ -20,7 +20,7 @@ from proxy.core.model import Call, Kind, Ran, Reply, Verdict
 from proxy.core.replay import ReplayGuard
 from proxy.core.replay_events import EventGuard, EventStep, event_key
 from proxy.core.replay_key import replay_key, scope_of
-from proxy.core.replay_values import Done, Full, Replay, Run, Wait
+from proxy.core.replay_values import Done, Full, Replay, Run, RunState, Wait
 from proxy.core.tool_call_id import tool_call_id
 from proxy.core.tool_table import Terms
 from proxy.errors import UpstreamFailed
@@ -38,6 +38,8 @@ _SUCCESS = "success"
 _EVENT, _DELIVER, _DELIVERED = Kind.EVENT, EventStep.DELIVER, EventStep.DELIVERED
 _MCP, _ARGS = Kind.MCP, Kind.ARGS
 _NOT_RUN, _UNKNOWN = Ran.NO, Ran.UNKNOWN
+_IN_FLIGHT = RunState.IN_FLIGHT
+_NO_ROOM = Full()
 
 
 class Heard(Struct, frozen=True, gc=False):
@@ -56,9 +58,41 @@ class Ticket(Struct, eq=False, gc=False):
     left: bool = False  # its caller has been answered, it goes on
     open: bool = True  # not settled, and nobody is bound to settle it
     proved: bool = False  # its request came with a credential that held
+    far: bool = False  # the guard of the process that follows this one has it
 
 
-Step: TypeAlias = Ticket | Replay | Wait | Full | Heard
+class Elsewhere(Struct, frozen=True, gc=False):
+    """Another process has followed this one and knows: it is to be asked (`Once.ask`).
+
+    About a write, or about an event.
+    """
+
+    key: bytes = b""
+    scope: str = ""
+    tool: str = ""
+    replay_for: float = 0.0
+    tool_call_id: str | None = None
+    proved: bool = False
+    event: int = 0
+
+
+class Heir(Protocol):
+    """The process that follows this one; an outage reads as None: it cannot be asked."""
+
+    async def begin(self, asked: Elsewhere) -> Run | Replay | Wait | Full | None:
+        """What to do about a write."""
+
+    async def begin_event(self, key: int) -> EventStep | None:
+        """What to do about an event."""
+
+    def ended(self, run: Run, outcome: Outcome) -> None:
+        """This has become of a run that it knows."""
+
+    def event_ended(self, key: int, *, taken: bool) -> None:
+        """This has become of an event."""
+
+
+Step: TypeAlias = Ticket | Replay | Wait | Full | Heard | Elsewhere
 
 
 class Once:
@@ -69,6 +103,7 @@ class Once:
     ) -> None:
         self.guard = guard
         self.events = events
+        self.heir: Heir | None = None  # the process that has followed this one
         self._clock = clock
         self._watch = watch
         self._runs: Flights[bytes, Outcome] = Flights(clock)
@@ -91,15 +126,87 @@ class Once:
         tool = call.tool
         if call.kind is _ARGS and call.head.method != "POST":
             tool = f"{call.head.method} {tool}"  # One path, and yet another thing to do.
+        key, known_as = replay_key(scope, tool, call.arguments, call.body), tool_call_id(call)
+        if self.heir is not None:
+            return Elsewhere(key, scope, call.tool, terms.replay_for, known_as, proved)
         step = self.guard.begin(
-            replay_key(scope, tool, call.arguments, call.body),
+            key,
             scope,
             tool=call.tool,
             replay_for=terms.replay_for,
             now=now,
-            tool_call_id=tool_call_id(call),
+            tool_call_id=known_as,
         )
         return Ticket(step, proved=proved) if isinstance(step, Run) else step
+
+    async def ask(self, asked: Elsewhere) -> Step:
+        """What to do about a request, as the process says that has followed this one.
+
+        Where that cannot be asked nothing runs; but if it never came to be, this one decides.
+        """
+        heir, now = self.heir, self._clock.now()
+        if heir is None:
+            return self.take_up(asked, now)
+        if asked.event:
+            event = await heir.begin_event(asked.event)
+            if event is None:
+                return self.take_up(asked, now)  # In doubt it is delivered.
+            if event is _DELIVER:
+                return Ticket(None, asked.event, far=True)
+            return Heard(asked.event, event is _DELIVERED)
+        step = await heir.begin(asked)
+        if step is None:
+            return self.take_up(asked, now) if self.heir is None else _NO_ROOM
+        if not isinstance(step, Run):
+            return step
+        self._lingering.add(step.key)  # Its twins on this side wait for it.
+        return Ticket(step, proved=asked.proved, far=True)
+
+    def take_up(self, asked: Elsewhere, now: float) -> Ticket | Replay | Wait | Full | Heard:
+        """What to do about a request that another process has asked about."""
+        if asked.event:
+            step = self.events.begin(asked.event, now)
+            if step is _DELIVER:
+                return Ticket(None, asked.event)
+            return Heard(asked.event, step is _DELIVERED)
+        begun = self.guard.begin(
+            asked.key,
+            asked.scope,
+            tool=asked.tool,
+            replay_for=asked.replay_for,
+            now=now,
+            tool_call_id=asked.tool_call_id,
+        )
+        return Ticket(begun, proved=asked.proved) if isinstance(begun, Run) else begun
+
+    def under_way(self) -> tuple[list[tuple[bytes, int]], list[int]]:
+        """Runs (keys and numbers) and events that somebody here may still learn the end of."""
+        waited = self._lingering
+        runs = [
+            (run.key, run.number)
+            for run in self.guard.store
+            if run.state is _IN_FLIGHT or (run.done is None and run.key in waited)
+        ]
+        return runs, self.events.keys_under_way()
+
+    def adopt(self, runs: Iterable[tuple[bytes, int]], events: Iterable[int]) -> Iterator[Ticket]:
+        """Tickets for what is under way in the process before this one; `conclude` ends them."""
+        known, now = self.guard.store.last.known, self._clock.now()
+        for key, number in runs:
+            run = known.get(key)
+            if run is not None and run.number == number and run.done is None:
+                self._lingering.add(key)
+                yield Ticket(run, asked=True, left=True)
+        for event in events:
+            self.events.begin(event, now)
+            yield Ticket(None, event)
+
+    def conclude(self, ticket: Ticket, outcome: Outcome | None, *, taken: bool = False) -> None:
+        """Another process tells how it ended: a run by `outcome`, an event by `taken`."""
+        if ticket.event:
+            self._end_event(ticket, taken=taken)
+        else:
+            self._end(ticket, _UNKNOWN if outcome is None else outcome)
 
     async def outcome(self, step: Replay | Wait, until: float) -> Outcome:
         """What a repeat hears, by `until` (clock seconds) at the latest."""
@@ -130,7 +237,8 @@ class Once:
         assert ticket.run is not None
         ticket.left = True
         self._lingering.add(ticket.run.key)
-        self.guard.unknown(ticket.run, self._clock.now())
+        if not ticket.far:
+            self.guard.unknown(ticket.run, self._clock.now())
 
     def settle(
         self, ticket: Ticket, call: Call, reply: Reply | None, verdict: Verdict, ran: Ran
@@ -168,15 +276,19 @@ class Once:
             await asyncio.sleep(TIDY_SECONDS)
             self.guard.expire(self._clock.now())
 
-    def _begin_event(self, call: Call, now: float) -> Ticket | Heard | None:
+    def _begin_event(self, call: Call, now: float) -> Ticket | Heard | Elsewhere | None:
         key = event_key(call)
         if key is None:
             return None
+        if self.heir is not None:
+            return Elsewhere(event=key)
         step = self.events.begin(key, now)
         return Ticket(None, key) if step is _DELIVER else Heard(key, step is _DELIVERED)
 
     def _end_event(self, ticket: Ticket, *, taken: bool) -> None:
         ticket.open = False
+        if self.heir is not None:
+            self.heir.event_ended(ticket.event, taken=taken)
         self.events.ended(ticket.event, self._clock.now(), delivered=taken)
         self._deliveries.land(ticket.event, taken)
 
@@ -205,9 +317,13 @@ class Once:
         run, now = ticket.run, self._clock.now()
         assert run is not None
         ticket.open = False
-        if ticket.left:
+        if ticket.left or ticket.far:
             self._lingering.discard(run.key)
-        if isinstance(outcome, Done):
+        if self.heir is not None:
+            self.heir.ended(run, outcome)
+        if ticket.far:
+            pass  # What this process knew, it knows no more.
+        elif isinstance(outcome, Done):
             self.guard.finished(run, outcome, now)
         elif outcome is _NOT_RUN:
             self.guard.not_run(run, now)

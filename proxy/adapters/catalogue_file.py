@@ -28,7 +28,7 @@ class CatalogueFiles:
 
     def load(self, arm: str, place: str) -> Catalogue | None:
         """What an earlier process heard of that arm at that place; None: nothing that counts."""
-        if not self._state.writable:
+        if not self._state.readable:
             return None
         try:
             document = self._state.read(file_of(arm))

@@ -36,6 +36,12 @@ MEND_FIRST, MEND_MOST = 1.0, 15.0
 _JSON: Final[Headers] = [(b"content-type", b"application/json")]
 _QUEUED: Final = b'{"success":true,"status":"queued"}'
 
+
+def taken() -> Reply:
+    """What the sender of an event hears once it is safe."""
+    return Reply(200, list(_JSON), _QUEUED)
+
+
 Start: TypeAlias = Callable[[Coroutine[Any, Any, Any], str], "asyncio.Task[Any]"]
 
 
@@ -90,29 +96,31 @@ class EventOutbox:
 
     async def take(self, call: Call, arm: str, *, until: float) -> Reply | None:
         """Keep an event; its answer once it is safe, None if it could not be kept in time."""
+        entry = entry_of(call, arm, self._clock.wall_ms())
+        return taken() if await self.keep(entry, letter_of(call), until=until) else None
+
+    async def keep(self, entry: Entry, letter: Letter, *, until: float) -> bool:
+        """Keep an event that nobody has taken; whether it is safe."""
         if not self.terms.enabled:
-            return None
-        entry = self._entry(call, arm)
+            return False
+        entry = self._scheduled(entry)
         if not self._has_room(entry):
             self._watch.refused("full", f"{len(self.lines)} events, {self.lines.size} bytes")
-            return None
+            return False
         self.lines.expect(entry)
-        keeping = self._start(self._keep(entry, letter_of(call)), "outbox keep")
+        keeping = self._start(self._keep(entry, letter), "outbox keep")
         await asyncio.wait({keeping}, timeout=max(LEAST, until - self._clock.now()))
         why = keeping.result() if keeping.done() and not keeping.cancelled() else "too slow"
         if why is not None:
             self._watch.refused("store", why)
-            return None
-        return Reply(200, list(_JSON), _QUEUED)
+        return why is None
 
-    def _entry(self, call: Call, arm: str) -> Entry:
+    def _scheduled(self, entry: Entry) -> Entry:
         """Due at once behind others of its call; else no arm has just taken it."""
-        wall_ms = self._clock.wall_ms()
-        entry = entry_of(call, arm, wall_ms)
         if self.has_queue(entry.call_id):
             return entry
         wait = pause(1, self.terms.patience, self._jitter())
-        return replace(entry, next_ms=wall_ms + round(wait * 1000))
+        return replace(entry, next_ms=self._clock.wall_ms() + round(wait * 1000))
 
     def _has_room(self, entry: Entry) -> bool:
         lines, terms = self.lines, self.terms

@@ -19,7 +19,7 @@ def session_key(state: StateDir, log: FilteringBoundLogger, *, shared: bool) -> 
     One that cannot be kept serves this process alone: the next one knows none of its sessions.
     `shared`: the rules give a key too, so that this is nothing to worry about.
     """
-    if not state.writable:
+    if not state.readable:
         return _unkept(state, log, state.why, shared=shared)
     try:
         known = state.read(FILE)

@@ -16,6 +16,10 @@ _NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP})
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
 
 
+class StateHeld(SettingsError):
+    """Another process holds the directory."""
+
+
 class StateDir:
     """The directory, held by a lock that ends with this process, however it ends.
 
@@ -23,16 +27,20 @@ class StateDir:
     and the service runs on.  Every file in it is 0600 and replaced as a whole.
     """
 
-    def __init__(self, path: Path, lock: int | None, why: str = "") -> None:
+    def __init__(
+        self, path: Path, lock: int | None, why: str = "", *, awaited: bool = False
+    ) -> None:
         self.path = path
         self.why = why
         self._lock = lock
+        self._awaited = awaited
 
     @classmethod
     def open(cls, path: Path | str) -> StateDir:
         """Make and lock the directory.
 
-        Raises `SettingsError` if another process holds it, or if the path cannot be a directory.
+        Raises `StateHeld` if another process holds it, `SettingsError` if the path cannot be a
+        directory.
         """
         place = Path(path).absolute()
         try:
@@ -45,6 +53,17 @@ class StateDir:
         return cls._locked(place, lock)
 
     @classmethod
+    def awaited(cls, path: Path | str) -> StateDir:
+        """The directory of a process that will hand its lock on: to be read until it does."""
+        return cls(Path(path).absolute(), None, "another process holds it still", awaited=True)
+
+    def adopt(self, lock: int) -> None:
+        """Hold the directory by the lock of the process that held it, from now on."""
+        self._lock, self._awaited, self.why = lock, False, ""
+        os.ftruncate(lock, 0)
+        os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
+
+    @classmethod
     def _locked(cls, place: Path, lock: int) -> StateDir:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -55,8 +74,26 @@ class StateDir:
             os.close(lock)
             if error.errno in _NO_PLACE | _NO_LOCKS:
                 return cls(place, None, f"no lock can be had: {error.strerror}")
-            raise SettingsError(_held(place, holder)) from None
+            raise StateHeld(_held(place, holder)) from None
         return cls(place, lock)
+
+    @property
+    def lock(self) -> int | None:
+        """The descriptor by which it is held; whoever has a copy holds it too."""
+        return self._lock
+
+    @property
+    def readable(self) -> bool:
+        """Whether what is kept here counts."""
+        return self._lock is not None or self._awaited
+
+    @property
+    def number(self) -> int:
+        """The same for two processes if they mean the same directory; 0: there is none."""
+        try:
+            return self.file(LOCK).stat().st_ino
+        except OSError:
+            return 0
 
     @property
     def writable(self) -> bool:

@@ -59,6 +59,10 @@ class EventGuard:
         """Events that are being delivered."""
         return len(self._under_way)
 
+    def keys_under_way(self) -> list[int]:
+        """Of those."""
+        return list(self._under_way)
+
     def begin(self, key: int, now: float) -> EventStep:
         """What to do about an event; after DELIVER, `ended` must tell what came of it."""
         if self.delivered.seen(key, now):
