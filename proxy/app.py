@@ -14,6 +14,7 @@ from proxy.adapters.access import AccessLog
 from proxy.adapters.catalogue_file import CatalogueFiles
 from proxy.adapters.catalogues import Catalogues
 from proxy.adapters.clock import LoopClock
+from proxy.adapters.descriptors import descriptors
 from proxy.adapters.lag import LagWatch
 from proxy.adapters.listener import Listener
 from proxy.adapters.metrics import Metrics
@@ -30,8 +31,6 @@ from proxy.admin.api import admin_application, observe_application
 from proxy.arm_rules import probed, sources
 from proxy.attempt import Attempts
 from proxy.cached import Cached
-from proxy.core.exchange import Exchange
-from proxy.core.exchange_headers import headers_for_caller
 from proxy.core.model import Kind, Reply
 from proxy.core.replay import ReplayGuard
 from proxy.core.replay_events import EventGuard
@@ -40,8 +39,14 @@ from proxy.core.rules.admission import start_warnings
 from proxy.core.rules.fault_text import headline
 from proxy.durable import Durable
 from proxy.errands import Errands
-from proxy.errors import Fault, Refused, RulesError
-from proxy.fixed import fixed_at_start, listener_options, where_it_listens, with_flags
+from proxy.errors import Fault, RulesError
+from proxy.fixed import (
+    descriptor_warnings,
+    fixed_at_start,
+    listener_options,
+    where_it_listens,
+    with_flags,
+)
 from proxy.handler import Handler
 from proxy.line import Line
 from proxy.once import Once
@@ -50,17 +55,11 @@ from proxy.ports import Arm
 from proxy.redelivery import Redelivery
 from proxy.sessions import Sessions
 from proxy.settings import Settings
+from proxy.wire_faults import WireFaults
 from proxy.wiring import Prepared, Wiring, same_answers
 
 FINISH_SECONDS = 0.05
 """How often a drain looks whether the last late write has ended."""
-
-FAULTS = {
-    400: ("bad_request", "The request is not well-formed."),
-    408: ("too_slow", "The request took too long to arrive."),
-    414: ("target_too_long", "The request line is too long."),
-    431: ("headers_too_large", "The request header is too large."),
-}
 
 
 class App:
@@ -105,8 +104,9 @@ class App:
         self._settings = settings
         self.durable = self._outbox()
         self.handler = self._path(prepared.line)
+        faults = WireFaults(lambda: self.handler.line, self.watcher, clock, new_id)
         self.listener = Listener(
-            self.handler.handle, self._bad_request, options=listener_options(rules)
+            self.handler.handle, faults.answer, options=listener_options(rules, descriptors())
         )
         now_ms = clock.wall_ms()
         self.condition = Condition(loaded, now_ms, now_ms)
@@ -204,6 +204,7 @@ class App:
         self.handler.line = line
         self.sessions.use((*prepared.session_keys, self._session_key))
         self.durable.use(rules)
+        self.listener.use(listener_options(rules, descriptors()))
         self.cached.use(line.tools, arms=same_answers(rules), call_ids=rules.split.call_id_query)
         self.catalogues.use(sources(rules, line.arms.values()), line.tools)
         condition.loaded, condition.fault = loaded, None
@@ -221,6 +222,7 @@ class App:
         self.probes.use(self._probed(rules, arm) for arm in line.arms.values())
         condition.warnings = [described(warning) for warning in loaded.warnings]
         condition.warnings += start_warnings(rules, self._settings.has_secret)
+        condition.warnings += descriptor_warnings(rules, descriptors())
         for warning in condition.warnings:
             self.log.warning("rules_warned", message=warning)
         self.log.info("rules_loaded", digest=loaded.digest, path=str(loaded.path))
@@ -255,19 +257,6 @@ class App:
 
     def _health(self) -> Reply:
         return self.operations.health()
-
-    def _bad_request(self, status: int) -> Reply:
-        """Answer and account for what never became a request."""
-        code, message = FAULTS.get(status, FAULTS[400])
-        x = Exchange(new_id(), self.clock.now())
-        reply = self.handler.line.edge.refuse(
-            Refused(status, code, message, close=True), x.request_id
-        )
-        x.outcome, x.code, x.status, x.ended = "refused", code, status, x.started
-        if self.handler.line.expose_headers:
-            reply.headers = headers_for_caller(reply.headers, x)
-        self.watcher.exchange_ended(x)
-        return reply
 
     def _admin_token(self) -> bytes | None:
         token = self.condition.loaded.rules.admin.token
@@ -342,6 +331,7 @@ class App:
         """Figures that are read off the parts when somebody asks."""
         self.metrics.inflight.set_function(lambda: self.handler.inflight)
         self.metrics.runs = self.once.guard.store
+        self.metrics.callers = lambda: self.listener.room
         cache = self.cached.cache
         self.metrics.cache_entries.set_function(lambda: len(cache))
         self.metrics.cache_bytes.set_function(lambda: cache.bytes)
@@ -372,7 +362,8 @@ class App:
             await upstream.aclose(0.0)
 
     def _load(self) -> tuple[int, float]:
-        return self.handler.inflight, self.lag.seconds
+        """Work under way; a body that is still arriving is its sender's time, and no work yet."""
+        return self.handler.inflight - self.listener.arriving, self.lag.seconds
 
 
 def new_id() -> str:

@@ -1,4 +1,4 @@
-"""What do command line and start fix, whatever the rules file says later?"""
+"""What do command line, start and machine fix, whatever the rules file says later?"""
 
 from __future__ import annotations
 
@@ -8,15 +8,45 @@ from typing import Any
 
 from proxy.adapters.listener import Options
 from proxy.adapters.rules_file import LoadedRules
+from proxy.core.addresses import Networks
 from proxy.core.rules import Address, Rules
 from proxy.core.rules.parse import parse_address
 from proxy.errors import SettingsError
 from proxy.settings import Settings
 
+OTHERS = 128
+"""Descriptors for files, the loop, operators' connections and the like."""
 
-def listener_options(rules: Rules) -> Options:
-    """What the listener is told of the rules, once, at start."""
-    return Options(head_timeout=rules.listen.header_timeout, idle_timeout=rules.listen.idle_timeout)
+
+def listener_options(rules: Rules, descriptors: int) -> Options:
+    """What the listener is told of the rules; `descriptors` is how many this process may open."""
+    listen = rules.listen
+    return Options(
+        head_timeout=listen.header_timeout,
+        idle_timeout=listen.idle_timeout,
+        write_timeout=listen.write_timeout,
+        connections=min(listen.connections, affordable(rules, descriptors)),
+        per_address=listen.connections_per_address,
+        trusted=Networks.of(listen.trusted_proxies),
+        arriving=rules.limits.bodies,
+    )
+
+
+def affordable(rules: Rules, descriptors: int) -> int:
+    """How many callers may connect so that descriptors are left to ask the arms with."""
+    arms = sum(backend.connections for backend in rules.backends.values())
+    return max(1, descriptors - OTHERS - arms)
+
+
+def descriptor_warnings(rules: Rules, descriptors: int) -> list[str]:
+    """Connections that the rules promise and this process cannot open."""
+    most, wanted = affordable(rules, descriptors), rules.listen.connections
+    if most >= wanted:
+        return []
+    return [
+        f"listen.connections: {wanted}, but this process may open {descriptors} files, which "
+        f"leaves {most}: raise its limit (ulimit -n, or LimitNOFILE= in its systemd unit)"
+    ]
 
 
 def fixed_at_start(rules: Rules) -> dict[str, Any]:
@@ -25,8 +55,6 @@ def fixed_at_start(rules: Rules) -> dict[str, Any]:
     return {
         "listen.address": listen.address,
         "listen.observe": listen.observe,
-        "listen.header_timeout": listen.header_timeout,
-        "listen.idle_timeout": listen.idle_timeout,
         "listen.access_log": listen.access_log,
         "admin.address": rules.admin.address,
         "metrics.namespace": rules.metrics.namespace,

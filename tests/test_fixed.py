@@ -6,7 +6,14 @@ import pytest
 
 from proxy.adapters.rules_file import load_rules
 from proxy.errors import SettingsError
-from proxy.fixed import fixed_at_start, where_it_listens, with_flags
+from proxy.fixed import (
+    affordable,
+    descriptor_warnings,
+    fixed_at_start,
+    listener_options,
+    where_it_listens,
+    with_flags,
+)
 from proxy.settings import load_settings
 from tests.rules_kit import rules
 
@@ -24,6 +31,36 @@ def test_what_a_running_process_cannot_change_is_listed() -> None:
 
     assert fixed["metrics.namespace"] == "callsplit"
     assert {"listen.address", "state_dir", "outbox.store"} <= fixed.keys()
+
+
+def test_the_listener_keeps_what_the_rules_say() -> None:
+    limited = rules(
+        listen={
+            "header_timeout": "1s", "idle_timeout": "2s", "write_timeout": "3s",
+            "connections": 400, "connections_per_address": 5, "trusted_proxies": ["10.0.0.0/8"],
+        },
+        limits={"bodies": "6MB"},
+    )  # fmt: skip
+    options = listener_options(limited, 100_000)
+
+    assert (options.head_timeout, options.idle_timeout, options.write_timeout) == (1.0, 2.0, 3.0)
+    assert (options.connections, options.per_address, options.arriving) == (400, 5, 6 * 2**20)
+    assert "10.1.2.3" in options.trusted
+    assert descriptor_warnings(limited, 100_000) == []
+
+
+@pytest.mark.parametrize("descriptors", [1024, 100])
+def test_callers_never_take_the_descriptors_that_the_arms_need(descriptors: int) -> None:
+    greedy = rules(listen={"connections": 5000})
+    arms = sum(backend.connections for backend in greedy.backends.values())
+
+    left = affordable(greedy, descriptors)
+
+    assert left == max(1, descriptors - arms - 128)
+    assert listener_options(greedy, descriptors).connections == left
+    (warning,) = descriptor_warnings(greedy, descriptors)
+    assert f"listen.connections: 5000, but this process may open {descriptors} files" in warning
+    assert "LimitNOFILE" in warning
 
 
 def test_the_addresses_in_use_stand_whatever_the_file_says() -> None:

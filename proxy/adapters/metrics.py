@@ -14,11 +14,14 @@ from typing import Protocol
 from prometheus_client import CollectorRegistry, Gauge, Info
 
 from proxy import __version__
+from proxy.adapters.connection_figures import Callers, tell_of_callers
 from proxy.adapters.outbox_watch import OutboxFigures
 from proxy.adapters.replay_figures import tell_of_runs
 from proxy.adapters.tallies import Counters, Labels, Part, Read, Tallies, Timings
 from proxy.core.arm_breaker import ArmBreaker
+from proxy.core.model import Kind
 from proxy.core.replay_store import RunStore
+from proxy.core.shedding import CONNECTIONS, IN_FLIGHT, LAG
 
 BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.0, 5.0, 10.0, 30.0)
 """Seconds.  They contain the thresholds that ops alert on (0.3, 0.5, 1) exactly."""
@@ -26,7 +29,7 @@ BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.0, 5.
 STATES = ("closed", "open", "half_open", "forced_open", "forced_closed", "metrics_only")
 
 
-SHED_REASONS = ("in_flight", "lag")
+SHED_REASONS = (IN_FLIGHT, LAG)  # and `CONNECTIONS`, of no kind
 
 
 class Pool(Protocol):
@@ -52,6 +55,7 @@ class Metrics:
         self.pools: Mapping[str, Pool] = {}  # by arm
         self.breakers: Mapping[str, ArmBreaker] = {}  # by arm
         self.runs: RunStore | None = None  # what the replay guard knows
+        self.callers: Callable[[], Callers | None] = lambda: None
         c, g = self._counters, self._gauge
         # One row per exchange (`tool` is empty for what ran none), and one per attempt.
         self.exchanges = Timings(("kind", "arm", "outcome", "code_class", "tool"), BUCKETS)
@@ -99,6 +103,7 @@ class Metrics:
         self.outbox = OutboxFigures(c, g)
         self._tell_of_pools()
         tell_of_runs(self._read, lambda: self.runs)
+        tell_of_callers(self._read, lambda: self.callers())
         self._read(
             "tool_breaker_state", "1 for the state that a tool's breaker on an arm is in.",
             "arm", "tool", "state", of=self._tool_states)  # fmt: skip
@@ -241,5 +246,6 @@ class Metrics:
             self.signature_repeats[kind,] += 0
         for scope in ("tool", "ip"):
             self.rate_limited[scope,] += 0
+        self.shed[CONNECTIONS, Kind.OTHER] += 0
         for event in ("opened", "refused", "ended"):
             self.mcp_sessions[event,] += 0

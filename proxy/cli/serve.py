@@ -84,9 +84,11 @@ async def _serve(loaded: LoadedRules, settings: Settings) -> int:
     import signal
 
     from proxy.adapters.clock import LoopClock
+    from proxy.adapters.descriptors import raise_descriptors
     from proxy.adapters.logs import configure
     from proxy.app import App
 
+    raise_descriptors()
     log = configure(LoopClock().wall_ms, human=settings.log_format == "console")
     app = App(loaded, settings, log, access_fd=sys.stdout.fileno())
     loop, stop = asyncio.get_running_loop(), asyncio.Event()

@@ -12,6 +12,8 @@ from math import inf
 from proxy.core.model import Kind
 
 IN_FLIGHT, LAG = "in_flight", "lag"
+CONNECTIONS = "connections"
+"""A third one, that the listener sees: so many callers that some are turned away."""
 
 PATIENT = frozenset({Kind.EVENT, Kind.ALERT, Kind.OTHER, Kind.PASSTHROUGH})
 """Kinds behind which nobody listens to silence."""

@@ -16,6 +16,7 @@ from typing import Any, TypeAlias
 from prometheus_client.parser import text_string_to_metric_families
 
 from proxy.adapters.clock import LoopClock
+from proxy.adapters.descriptors import raise_descriptors
 from proxy.adapters.logs import configure
 from proxy.adapters.rules_file import load_rules
 from proxy.app import App
@@ -267,6 +268,7 @@ async def running(
     """A sidecar on free ports; at the end it must be empty, and crashed only if it should have."""
     reports: list[dict[str, Any]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: reports.append(context))
+    raise_descriptors()  # as `serve` does
     path, access = folder / "rules.yaml", folder / "access.log"
     write_rules(path, kept_in(folder, document))
     settings = load_settings(env_file=write_env(folder / "env", variables or {}), rules=path)

@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import Field
 
 from proxy.core.rules.base import Section
-from proxy.core.rules.values import Count, Duration
+from proxy.core.rules.values import Count, Duration, Size
 
 
 class Limits(Section):
@@ -24,6 +24,11 @@ class Limits(Section):
     )
     in_flight: Count | None = Field(
         2000, description="Exchanges at a time; beyond 80 % of it events give way; null: no limit."
+    )
+    bodies: Size | None = Field(
+        256 * 2**20,
+        description="Memory for request bodies that are still arriving, beyond 16 kB of each; "
+        "beyond it 503; null: no limit.",
     )
     max_lag: Duration | None = Field(
         0.25, description="Lag of the event loop that sheds events, twice it the rest; null: never."

@@ -10,7 +10,7 @@ from proxy.core.origins import LOOPBACK
 from proxy.core.rules.base import Section
 from proxy.core.rules.parse import Address
 from proxy.core.rules.secret import Secret
-from proxy.core.rules.values import AsTuple, Cidr, Duration, ListenAddress, PageOrigin, Size
+from proxy.core.rules.values import AsTuple, Cidr, Count, Duration, ListenAddress, PageOrigin, Size
 
 
 class Listen(Section):
@@ -44,6 +44,18 @@ class Listen(Section):
     body_timeout: Duration = Field(30.0, description="Time for a request's whole body.")
     idle_timeout: Duration = Field(
         75.0, description="How long a kept-alive connection may stand idle."
+    )
+    write_timeout: Duration = Field(
+        30.0,
+        description="Time in which a caller takes 1 kB of an answer per second, or all that waits.",
+    )
+    connections: Count = Field(
+        10_000,
+        description="Connections at a time; beyond it 503. From 90 % of it on, those go first "
+        "that send nothing.",
+    )
+    connections_per_address: Count | None = Field(
+        None, description="Of those, one address's that is no trusted proxy; null: no limit."
     )
     drain_grace: Duration = Field(
         30.0, description="How long exchanges in flight may go on after SIGTERM."

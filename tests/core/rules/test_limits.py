@@ -15,6 +15,7 @@ def test_limits_hold_without_a_word() -> None:
             "ip_per_minute": 200,
             "burst": 3.0,
             "in_flight": 2000,
+            "bodies": "256MB",
             "max_lag": "250ms",
             "hops": 3,
         }
@@ -22,9 +23,9 @@ def test_limits_hold_without_a_word() -> None:
 
 
 def test_null_switches_a_limit_off() -> None:
-    names = ("ip_per_minute", "tools_per_minute", "in_flight", "max_lag")
+    names = ("ip_per_minute", "tools_per_minute", "in_flight", "bodies", "max_lag")
     off = Limits.model_validate(dict.fromkeys(names))
-    assert [getattr(off, name) for name in names] == [None] * 4
+    assert [getattr(off, name) for name in names] == [None] * 5
 
 
 def test_circles_always_have_an_end() -> None:

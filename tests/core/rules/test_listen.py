@@ -42,3 +42,5 @@ def test_the_defaults_bound_every_phase_of_a_connection() -> None:
     assert listen.body_limit == 10 * 2**20
     assert (listen.header_timeout, listen.body_timeout) == (10.0, 30.0)
     assert (listen.idle_timeout, listen.drain_grace) == (75.0, 30.0)
+    assert (listen.write_timeout, listen.connections) == (30.0, 10_000)
+    assert listen.connections_per_address is None  # Behind a balancer all come from one.
