@@ -248,6 +248,7 @@ FORCED: dict[str, tuple[list[bytes], str, str]] = {
 }
 
 
+@pytest.mark.row("H7")
 @pytest.mark.parametrize(("fields", "arm", "reason"), FORCED.values(), ids=FORCED)
 async def test_only_a_token_forces_an_arm(
     world: World, fields: list[bytes], arm: str, reason: str
