@@ -25,7 +25,7 @@ from tests.functional.wire import (
 
 TARGETS = {"event": "/retell", "page": "/page?q=1", "function": "/retell"}
 ways = pytest.mark.parametrize("way", TARGETS)
-THROUGH = {"passthrough": "webhook"}
+THROUGH: dict[str, Any] = {"passthrough": "webhook"}
 
 
 async def sent(
