@@ -270,10 +270,9 @@ async def test_two_clients_of_a_proxy_have_two_rates(world: World) -> None:
 
     got = [
         await sidecar.post(
-            "/retell", event(call_id=f"{n}-{last}"), b"X-Forwarded-For: 192.0.2." + last
+            "/retell", event("transcript_updated"), b"X-Forwarded-For: 192.0.2.%d" % last
         )
-        for n in range(2)
-        for last in (b"7", b"8")
+        for last in (7, 8, 7, 8)
     ]
 
     assert [answer.status for answer in got] == [200, 200, 429, 429]
