@@ -10,6 +10,8 @@ PROOF_ARGS ?=
 CHAOS_ARGS ?=
 CONFORMANCE_ARGS ?=
 DESYNC_ARGS ?=
+FUZZ_SECONDS ?= 60
+FUZZ_TARGETS ?=
 TEST_ARGS ?=
 
 # The compiled build lives apart from the tree: an extension beside a source would take its place.
@@ -19,7 +21,7 @@ COMPILED_TESTS := tests/adapters tests/backends tests/core tests/functional test
   $(filter-out tests/test_docs.py tests/test_project.py,$(wildcard tests/test_*.py))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve redis clients suite test lint bench bench-mcp proof cycle chaos conformance desync generate compiled test-compiled clean
+.PHONY: help demo serve redis clients suite test lint bench bench-mcp proof cycle chaos conformance desync fuzz generate compiled test-compiled clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' Makefile
@@ -81,6 +83,9 @@ conformance: $(STAMP) ## the official MCP conformance suite, direct and through 
 
 desync: $(STAMP) ## other people's broken messages through a sidecar; nothing may be misread
 	@$(BIN)/python tests/desync/run_desync.py $(DESYNC_ARGS)
+
+fuzz: $(STAMP) ## atheris on everything that reads what others wrote; FUZZ_SECONDS=60 in all
+	@$(BIN)/python tests/fuzz/run_fuzz.py --seconds $(FUZZ_SECONDS) $(FUZZ_TARGETS)
 
 generate: $(STAMP) ## write the generated files anew (schema, tables)
 	@$(BIN)/python -m proxy rules schema > rules/rules.schema.json
