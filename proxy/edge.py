@@ -17,7 +17,7 @@ from msgspec import Struct
 from proxy.core.addresses import NOWHERE, Networks
 from proxy.core.auth import AuthPolicy, Failure, Presented
 from proxy.core.force import Force
-from proxy.core.guard import check_request
+from proxy.core.guard import check_length, check_request
 from proxy.core.head import drop, read_head
 from proxy.core.hops import check_hops
 from proxy.core.limits import Gcra, Limit, neighbourhood
@@ -26,7 +26,7 @@ from proxy.core.model import Call, Form, Head, Headers, Kind, Reply
 from proxy.core.origins import LOOPBACK_PAGES, Origins
 from proxy.core.routes import Route, RouteId, check_method, is_ours_in_disguise, match
 from proxy.core.seen_signatures import SeenSignatures
-from proxy.core.shedding import RETRY_AFTER, Shedder
+from proxy.core.shedding import RETRY_AFTER, TOO_MUCH, Shedder
 from proxy.errors import Refused
 from proxy.ports import Incoming, Watch
 
@@ -106,7 +106,7 @@ class Edge:
 
     def screen(self, incoming: Incoming, now: float) -> Visit:
         """Judge what is known before the body; raises `Refused`."""
-        rules = self._rules
+        rules, visit = self._rules, None
         try:
             head = read_head(
                 incoming.method,
@@ -128,15 +128,16 @@ class Edge:
                 visit.kinds = route.kinds
                 if route.id is _MCP_PATH:
                     self._check_origin(head)
-            if (incoming.declared_length() or 0) > rules.body_limit:
-                raise Refused(413, "body_too_large", "The request body is too large.", close=True)
+            check_length(incoming.declared_length() or 0, rules.body_limit)
             self._check_reach(visit)
             if rules.force is not None:
                 self._read_force(visit, rules.force)
         except Refused as refused:
+            if visit is not None:
+                refused = self._turned_away(visit, refused)
             if _is_mcps(incoming.target):
                 to_rpc(refused)
-            raise
+            raise refused
         return visit
 
     def body(self, incoming: Incoming, now: float) -> Awaitable[bytes]:
@@ -163,14 +164,25 @@ class Edge:
             _tell_to(call, refused)
             raise
 
+    def greet(self, visit: Visit, body: bytes, wall_ms: int) -> None:
+        """Let pass who need not prove anything; raises `Refused` 429.
+
+        A signature counts here too: Retell may speak to a path that is not ours.
+        """
+        if visit.presented.stamp is not None:
+            kind, auth = Kind.PASSTHROUGH, self._rules.auth
+            visit.credential = auth.check(
+                kind, _NO_KINDS, visit.presented, body, wall_ms
+            ).credential
+        self._count_address(visit)
+
     def shed(self, kind: Kind) -> None:
         """Turn away what is too much for this process; raises `Refused` 503."""
         inflight, lag = self._load()
         reason = self._shedder.check(kind, inflight, lag)
         if reason is not None:
             self._watch.shed(reason, kind)
-            message = "Too much is under way; later, please."
-            raise Refused(503, "overloaded", message, retry_after=RETRY_AFTER)
+            raise Refused(503, "overloaded", TOO_MUCH, retry_after=RETRY_AFTER)
 
     def meter(self, call: Call, visit: Visit, now: float) -> None:
         """Shed, then count a tool's call against who makes it; raises `Refused` 503 or 429."""
@@ -230,7 +242,7 @@ class Edge:
         auth, presented, kinds = self._rules.auth, visit.presented, visit.kinds
         if kinds and not auth.could_satisfy(kinds, presented):
             raise self._unauthorised(visit, auth.shortfall(kinds, presented))
-        if not kinds:  # Nobody verifies a signature here.
+        if not kinds and visit.route is not None:  # Ours, and nobody verifies a signature there.
             self._count_address(visit)
 
     def _look_back(self, call: Call, visit: Visit, wall_ms: int) -> None:
@@ -252,6 +264,14 @@ class Edge:
         return Refused(
             401, "unauthorised", "The credentials are missing or wrong.", challenge=challenge
         )
+
+    def _turned_away(self, visit: Visit, refused: Refused) -> Refused:
+        """Count who is refused before his signature could be judged: it may be none."""
+        try:
+            self._count_address(visit)
+        except Refused as limited:
+            return limited
+        return refused
 
     def _count_address(self, visit: Visit) -> None:
         """Count a request without a valid credential, once; raises `Refused` 429."""

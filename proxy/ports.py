@@ -103,6 +103,7 @@ class Arm:
     timeout: float  # seconds for an attempt that no budget bounds more tightly
     not_executed: frozenset[int] = frozenset()  # statuses that promise the tool did not run
     by_rule: BodyVerdicts | None = None  # what the rules read in its bodies, for `judge_reply`
+    spare: Callable[[], bool] = lambda: True  # has it connections for what is not urgent?
     speaks_mcp: bool = False  # its upstream is an MCP server: every MCP message is its to answer
     listeners: int = 128  # streams that last, at most: each holds a connection
     in_process: bool = False  # runs here: its waits are not bounded by the upstream's deadline

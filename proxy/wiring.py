@@ -257,6 +257,7 @@ class Wiring:
             entry.not_executed,
             config.by_rule,
             listeners=max(1, entry.connections // 2),
+            spare=lambda: upstream.busy < max(1, entry.connections * 3 // 4),
             speaks_mcp=bool(getattr(backend, "speaks_mcp", False)),
             in_process=entry.handler not in NETWORK_HANDLERS,
             sign=config.sign,

@@ -73,6 +73,8 @@ class Gate:
             call = recognise(visit.route, visit.head, body, CallIds())
             self.edge.authorise(call, visit, WALL)
             self.edge.meter(call, visit, now)
+        elif visit.route is None:
+            self.edge.greet(visit, body, WALL)
         return visit
 
     async def refusal(self, asked: FakeIncoming, now: float = 1000.0) -> Refused:
@@ -592,6 +594,8 @@ async def test_a_valid_credential_is_never_refused_for_its_address() -> None:
         ("/retell", [signed(EVENT, ms=WALL - 10**6)], EVENT),
         ("/nothing", [], b""),
         ("/retell#", [], b""),
+        ("/nothing", [signed(b"", key=b"forged")], b""),
+        ("/retell#", [signed(b"", key=b"forged")], b""),
     ],
 )
 async def test_without_a_valid_credential_an_address_has_exactly_its_limit(
@@ -636,6 +640,53 @@ async def test_a_token_lifts_the_address_limit_from_open_paths_too() -> None:
     gate = Gate(limited(addresses=Limit(5), passthrough=True))
 
     assert await gate.admitted(FakeIncoming("GET", "/login", [bearer()]), 50) == 50
+
+
+async def test_a_signature_lifts_it_where_nobody_asks_for_one() -> None:
+    """An agent may call other paths of the app: signed, all from Retell's one address."""
+    gate = Gate(limited(addresses=Limit(5), passthrough=True))
+    live = FakeIncoming("POST", "/app/function", [signed(FUNCTION)], FUNCTION)
+    forged = FakeIncoming("POST", "/app/function", [signed(EVENT)], FUNCTION)
+
+    assert await gate.admitted(live, 50) == 50
+    assert await gate.admitted(forged, 50) == 5
+    assert await gate.admitted(live, 50) == 50
+
+
+@pytest.mark.row("L11")
+@pytest.mark.parametrize(("edge", "step"), [(59.9, 0.2), (1.0, 58.0), (30.0, 30.0)])
+async def test_exactly_a_minutes_worth_is_admitted_around_any_edge(
+    edge: float, step: float
+) -> None:
+    """Burst 1: 100 of a tool and 200 of an address at once, then what flows in, never 2 x N."""
+    tools, addresses = Limit(100, burst=1), Limit(200, burst=1)
+    gate = Gate(limited(tools=tools, addresses=addresses))
+    call = FakeIncoming("POST", "/mcp", [bearer()], RPC)
+    stranger = FakeIncoming("POST", "/mcp", [], RPC, peer="198.51.100.7")
+
+    async def refused_401(now: float) -> int:
+        return [(await gate.refusal(stranger, now)).status for _ in range(250)].count(401)
+
+    first = await gate.admitted(call, 150, edge), await refused_401(edge)
+    more = await gate.admitted(call, 150, edge + step), await refused_401(edge + step)
+
+    assert first == (100, 200)
+    assert more == (int(step * 100 / 60), int(step * 200 / 60))
+
+
+@pytest.mark.row("L12")
+async def test_a_hundred_thousand_made_up_addresses_and_tools_stay_within_bounds() -> None:
+    gate = Gate(limited(tools=Limit(100), addresses=Limit(200), require={}))
+    for number in range(100_000):
+        now = 1000.0 + number / 1e5
+        peer = f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}"
+        visit = gate.edge.screen(FakeIncoming("POST", "/mcp", [], b"", peer=peer), now)
+        call = Call(Kind.MCP, visit.head, tool=f"made-up-{number}")
+        gate.edge.authorise(call, visit, WALL)
+        gate.edge.meter(call, visit, now)
+
+    assert len(gate.edge._by_address or ()) <= 65_536
+    assert len(gate.edge._by_tool or ()) <= 65_536
 
 
 @pytest.mark.parametrize(

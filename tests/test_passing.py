@@ -38,6 +38,18 @@ async def test_what_is_not_ours_goes_on_as_it_stands() -> None:
     assert (x.kind, x.reason, x.arm) == (Kind.PASSTHROUGH, Reason.PASSTHROUGH, "webhook")
 
 
+async def test_what_is_not_ours_leaves_connections_to_calls() -> None:
+    """A page that is taken slowly holds one, and its reader need not prove anything."""
+    world = open_world(Network((200, b"page")))
+    arm = replace(world.line.arms["webhook"], spare=lambda: False)
+    world.line = replace(world.line, arms={**world.line.arms, "webhook": arm})
+    with pytest.raises(Refused) as refused:
+        await pass_through(world.line, visit(), b"", Exchange("r", 0.0), world.clock)
+
+    assert (refused.value.status, refused.value.retry_after) == (503, 5)
+    assert not world.webhook.seen
+
+
 @pytest.mark.parametrize(("failure", "status"), [(DIED, 502), (SLOW, 504)])
 async def test_no_answer_is_told_by_its_status(failure: Exception, status: int) -> None:
     world = open_world(Network(failure))

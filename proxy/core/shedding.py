@@ -21,6 +21,8 @@ PATIENT = frozenset({Kind.EVENT, Kind.ALERT, Kind.OTHER, Kind.PASSTHROUGH})
 EARLY = 0.8
 """Patient kinds leave the rest of the room in flight to the others."""
 
+TOO_MUCH = "Too much is under way; later, please."
+
 RETRY_AFTER = 5
 """Seconds after which one that was shed may come again."""
 

@@ -12,7 +12,7 @@ from msgspec import Struct
 
 from proxy.adapters.listener.room import FREE
 from proxy.core.model import Reply
-from proxy.core.shedding import RETRY_AFTER
+from proxy.core.shedding import RETRY_AFTER, TOO_MUCH
 from proxy.errors import ClientGone, Refused
 
 NEVER = math.inf
@@ -178,15 +178,17 @@ def _taken(payload: StreamReader) -> bytes:
     return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
-def broken_framing() -> Refused:
-    """What `read` raises if the body does not keep to its own framing."""
-    return Refused(400, "bad_framing", "The request body breaks its framing.", close=True)
+def broken_framing(status: int = 400) -> Refused:
+    """What `read` raises if the body does not keep to its own framing, or has too many trailers."""
+    if status == 431:
+        return Refused(status, "headers_too_large", "The trailers are too large.", close=True)
+    return Refused(status, "bad_framing", "The request body breaks its framing.", close=True)
 
 
-def break_off(payload: StreamReader) -> None:
+def break_off(payload: StreamReader, status: int = 400) -> None:
     """Tell whoever reads this body that no more of it can be understood."""
     if not payload.is_eof():
-        payload.set_exception(broken_framing())
+        payload.set_exception(broken_framing(status))
 
 
 def _too_large() -> Refused:
@@ -194,10 +196,4 @@ def _too_large() -> Refused:
 
 
 def _no_room() -> Refused:
-    return Refused(
-        503,
-        "overloaded",
-        "Too much is under way; later, please.",
-        retry_after=RETRY_AFTER,
-        close=True,
-    )
+    return Refused(503, "overloaded", TOO_MUCH, retry_after=RETRY_AFTER, close=True)
