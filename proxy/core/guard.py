@@ -21,6 +21,7 @@ MAX_FIELDS = 128
 MAX_FIELD_BYTES = 61_440
 """Bytes of all header values together."""
 
+_ABSURD = 64  # A length so many times over the limit is no body that is a little too large.
 _ALLOW = ", ".join(sorted(METHODS))
 _VERSIONS = frozenset({(1, 0), (1, 1)})
 _SINGLE = frozenset({b"host", b"content-length", b"transfer-encoding"})
@@ -72,6 +73,14 @@ def check_request(head: Head, version: tuple[int, int]) -> None:
         named[b"expect"].lower() != b"100-continue" or b"expect" in head.repeated
     ):
         raise Refused(417, "expectation_failed", "Expect may only ask for 100-continue.")
+
+
+def check_length(length: int, limit: int) -> None:
+    """Refuse a declared length that is over `limit`, both in bytes."""
+    if length > limit * _ABSURD:
+        raise Refused(400, "bad_framing", "Content-Length is no body's length.", close=True)
+    if length > limit:
+        raise Refused(413, "body_too_large", "The request body is too large.", close=True)
 
 
 @lru_cache(maxsize=256)

@@ -103,18 +103,29 @@ def _coded(sent: Message) -> bool:
     return any(value.lower() != b"chunked" for value in sent.values(b"transfer-encoding"))
 
 
+def _dns_name(host: bytes) -> bool:
+    """A name as it stands in the DNS; URIs may hold more, but no host is called so."""
+    return not set(host) & set(b"!$&'()*+,;=%") and host != b""
+
+
+def _hixie(sent: Message) -> bool:
+    """The WebSocket handshake of 2010, whose last eight bytes stand outside any framing."""
+    return bool(sent.values(b"sec-websocket-key1"))
+
+
 REFUSALS: dict[str, tuple[str, Callable[[Message], bool]]] = {
     "method_not_allowed": ("F15", lambda sent: sent.method in (b"CONNECT", b"TRACE")),
     "unknown_method": ("F15", lambda sent: sent.method not in METHODS),
     "bad_method": ("F15", lambda sent: sent.method != sent.method.upper()),
     "options": ("F15", lambda sent: sent.target == b"*"),
-    "bad_request": ("F15, parser", lambda sent: sent.method not in METHODS),
+    "bad_request": ("F15", lambda sent: sent.method not in METHODS or _hixie(sent)),
     "misdirected": ("F14", _foreign),
     "bad_target": ("F17", lambda sent: b"\\" in sent.target),
     "not_found": ("F18", lambda sent: b"%" in sent.target or b"//" in sent.target),
-    "bad_host": ("F16", lambda sent: not sent.values(b"host")),
+    "bad_host": ("F16", lambda sent: not _dns_name(b"".join(sent.values(b"host")))),
     "unknown_coding": ("F4", _coded),
-    "bad_framing": ("F4", _coded),
+    "bad_framing": ("F11", lambda sent: sent.extended),
+    "unauthorised": ("A1", lambda sent: len(sent.values(b"authorization")) > 1),
     "expectation_failed": ("E2", lambda sent: bool(sent.values(b"expect"))),
     "headers_too_large": ("L5", _large_head),
     "target_too_long": ("L5", lambda sent: len(sent.target) > 8180),

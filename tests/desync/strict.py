@@ -197,6 +197,8 @@ def _request(data: bytes, at: int, *, host_needed: bool) -> Message:
         raise
     method, target, version = _request_line(lines[0])
     fields = tuple(_field(line) for line in lines[1:])
+    for name in _SINGLE:
+        _one(fields, name)
     host = _one(fields, b"host")
     if host is None:
         if host_needed:
@@ -217,6 +219,17 @@ def _request(data: bytes, at: int, *, host_needed: bool) -> Message:
     framing = "none" if length is None else "length"
     end = body_at + size
     return Message((method, target), version, fields, data[body_at:end], framing, end)
+
+
+_SINGLE = (
+    b"content-location",
+    b"content-range",
+    b"content-type",
+    b"etag",
+    b"max-forwards",
+    b"server",
+    b"user-agent",
+)  # Fields that are no list (RFC 9110, 5.3).
 
 
 def _request_line(line: bytes) -> tuple[bytes, bytes, tuple[int, int]]:

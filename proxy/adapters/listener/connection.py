@@ -10,10 +10,12 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
+from aiohttp import hdrs
 from aiohttp.http import RawRequestMessage
 from aiohttp.http_exceptions import LineTooLong
 from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 
+from proxy.adapters.listener.chunks import Unfit
 from proxy.adapters.listener.outlet import Outlet, Then, close
 from proxy.adapters.listener.request import (
     NEVER,
@@ -22,13 +24,13 @@ from proxy.adapters.listener.request import (
     break_off,
     framing_fault,
 )
+from proxy.adapters.listener.seams import Seams
 from proxy.core.model import Reply
 
 if TYPE_CHECKING:
     from proxy.adapters.listener.acceptor import Acceptor
 
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
-_LAST_CHUNK: Final = b"\r\n0\r\n\r\n"
 
 
 class _Fault(NamedTuple):
@@ -44,10 +46,11 @@ class Connection(Outlet):
     """Serves one client; made by `Acceptor` for each accepted socket."""
 
     __slots__ = (
-        "_bare_end",
         "_broken",
         "_head_began",
         "_request",
+        "_rest",
+        "_seams",
         "_served",
         "peer",
         "secure",
@@ -62,8 +65,9 @@ class Connection(Outlet):
         self._request: Request | None = None
         self._served = False  # at least one request has come
         self._head_began = False  # part of a head is here
-        self._bare_end = False  # what came last ended in a last chunk without trailers
-        self._broken = False  # the parser gave up: nothing that follows can be understood
+        self._seams = Seams()
+        self._rest = b""  # came, and waits until there is room for it
+        self._broken = False  # nothing that follows can be understood
 
     # -- told by the transport ----------------------------------------------------------------
 
@@ -84,36 +88,69 @@ class Connection(Outlet):
                 task.cancel()
 
     def data_received(self, data: bytes) -> None:
-        """Feed the parser; notice a head that is on its way and framing that broke."""
-        if self._broken or self._discarding:
+        """Give the parser one request at a time; notice a head that is on its way.
+
+        Called without data it goes on with what had to wait.
+        """
+        if self._broken or self._discarding or self._force_close:
             return
-        super().data_received(data)
-        self._bare_end = data.endswith(_LAST_CHUNK)
-        messages = self._messages
-        if not messages:
-            if self._waiter is not None and not self._head_began and data.strip(b"\r\n"):
-                self._head_began = True
-                self.due = min(self.due, self._loop.time() + self._acceptor.options.head_timeout)
-        elif type(messages[-1][0]) is not RawRequestMessage:
-            self._break_off()
+        if not data:
+            super().data_received(b"")
+        if self._rest:
+            data, self._rest = self._rest + data, b""
+        at, size, seams = 0, len(data), self._seams
+        while at < size and not self._broken:
+            if self._reading_paused or len(self._messages) >= self._max_msg_queue_size:
+                self._rest = data[at:]
+                return
+            try:
+                piece, at = seams.cut(data, at)
+            except Unfit as unfit:
+                self._break_off(unfit.status)
+                return
+            self._parse(piece)
+        if seams.begun and not self._head_began and self._waiter is not None:
+            self._head_began = True
+            self.due = min(self.due, self._loop.time() + self._acceptor.options.head_timeout)
+
+    def _parse(self, piece: bytes) -> None:
+        """Feed the parser, and see that it finds a head where one ends, and nowhere else."""
+        messages, seams = self._messages, self._seams
+        before = len(messages)
+        super().data_received(piece)
+        found = len(messages) - before
+        if found and type(messages[-1][0]) is not RawRequestMessage:
+            error: Any = messages.pop()[0]
+            self._break_off(_status_of(error.exc))
+        elif found != seams.whole:
+            if found:
+                messages.pop()
+            self._break_off(400)
+        elif found:
+            message: Message = messages[-1][0]
+            payload = messages[-1][1]
+            if not payload.is_eof():
+                length = message.headers.get(hdrs.CONTENT_LENGTH)
+                seams.body(int(length or 0), chunked=message.chunked)
 
     def resume_reading(self, resume_parser: bool = True) -> None:
         """Called at the end of every body, when there is mostly nothing to resume."""
         if self._reading_paused:
             super().resume_reading(resume_parser)
 
-    def _break_off(self) -> None:
-        """The parser found a fault: in a body that is still coming, or after what it gave."""
+    def _break_off(self, status: int) -> None:
+        """There is a fault: in a body that is still coming, or in what should be a head."""
         self._broken = True
-        error: Any = self._messages.pop()[0]
         if self._messages:
             payload = self._messages[-1][1]
         else:
             payload = self._request.payload if self._request else EMPTY_PAYLOAD
-        if payload.is_eof():
-            self._messages.append(_fault(_status_of(error.exc)))
-        else:
-            break_off(payload)
+        if not payload.is_eof():
+            break_off(payload, status)
+            return
+        self._messages.append(_fault(status))
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
 
     # -- told by the sweep and by the drain ---------------------------------------------------
 
@@ -284,14 +321,7 @@ class Connection(Outlet):
         return Then.HANDED_ON
 
     def _is_last(self, message: Message) -> bool:
-        """Nothing that follows this request is answered.
-
-        A trailer may have followed its chunks, or something else:
-        aiohttp's parser keeps the last trailer and puts it among the headers of the connection's
-        next request, as its `Authorization` say: there must not be one.
-        """
-        if message.chunked and (self._messages or not self._bare_end):
-            return True
+        """Nothing that follows this request is answered."""
         return bool(message.should_close)
 
 
