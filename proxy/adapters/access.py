@@ -15,7 +15,7 @@ from collections.abc import Callable
 import msgspec
 from msgspec import Struct
 
-from proxy.adapters.logs import cap, clean, stamp
+from proxy.adapters.logs import cap, clean, legible, stamp
 from proxy.core.exchange import Exchange
 
 
@@ -101,9 +101,10 @@ def line(x: Exchange, wall_ms: int) -> Line:
 def text(lines: list[Line]) -> bytes:
     """Lines of JSON, also for text that is not valid Unicode (bytes as surrogate escapes)."""
     try:
-        return _encode_lines(lines)
+        told = _encode_lines(lines)
     except UnicodeEncodeError:
-        return b"".join([_encode(_cleaned(each)) + b"\n" for each in lines])
+        told = b"".join([_encode(_cleaned(each)) + b"\n" for each in lines])
+    return legible(told)
 
 
 def _cleaned(each: Line) -> Line:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 from collections.abc import Callable, Iterator
 
 import orjson
@@ -78,6 +79,22 @@ def test_a_path_that_is_no_text_does_not_cost_its_line_nor_the_others() -> None:
 
     told = [orjson.loads(each) for each in lines]
     assert [(each["request_id"], each["path"]) for each in told] == [("r1", ""), ("odd", "/caf?")]
+
+
+@pytest.mark.row("O1")
+@pytest.mark.parametrize("odd", ["\x85", "\x9b31m", "\u2028", "\u202e", "\x7f", "\r\n", "\x1b[2J"])
+@pytest.mark.parametrize("broken", ["", "\udce9"], ids=["text", "no text"])
+def test_a_line_holds_nothing_that_a_terminal_or_an_editor_would_act_on(
+    odd: str, broken: str
+) -> None:
+    x = exchange()
+    x.call_id, x.tool, x.event, x.path = f"id{odd}", f"tool{odd}", f"e{odd}", f"/{odd}{broken}"
+
+    told = text([line(x, WALL_MS), line(exchange(), WALL_MS)])
+
+    assert len(told.decode().splitlines()) == 2
+    assert not re.search("[^\n -~]", told.decode())
+    assert orjson.loads(told.splitlines()[0])["tool"] == f"tool{odd}"
 
 
 def test_each_line_bears_the_time_at_which_its_exchange_ended(pipe: tuple[int, int]) -> None:

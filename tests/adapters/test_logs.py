@@ -1,10 +1,14 @@
 from __future__ import annotations
 
 import io
+import re
 
 import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from proxy.adapters.logs import TEXT_LIMIT, TRACE_LIMIT, cap, configure, dump, stamp
+from proxy.adapters.logs import TEXT_LIMIT, TRACE_LIMIT, cap, configure, dump, legible, stamp
 
 WALL_MS = 1_767_225_600_123
 
@@ -78,3 +82,43 @@ def test_a_terminal_gets_plain_lines() -> None:
 
     assert "rules_loaded" in stream.getvalue()
     assert "digest=ab12" in stream.getvalue()
+    stream.seek(0)
+    assert stream.read().count("\n") == 1
+
+
+UNSEEN = [
+    *map(chr, range(0x20)), *map(chr, range(0x7F, 0xA0)), *"\u061c\u200e\u200f\u2028\u2029",
+    *map(chr, range(0x202A, 0x202F)), *map(chr, range(0x2066, 0x206A)), "\ufeff",
+]  # fmt: skip
+
+
+@pytest.mark.row("O1")
+@given(st.text(st.sampled_from([*UNSEEN, "a", "\xa0", "\u00e9", "\u2029", "\u2500", "\U0001f600"])))
+def test_any_text_is_one_line_of_what_can_be_seen(text: str) -> None:
+    """Not for JSON only: U+0085 and U+2028 end lines for Python and editors, U+009B begins a
+    command for a terminal, and U+202E turns what follows round."""
+    line = dump({"text": text})
+
+    assert orjson.loads(line) == {"text": text}
+    assert len(line.decode().splitlines()) == 1
+    assert not set(line.decode()[:-1]) & set(UNSEEN)
+
+
+@pytest.mark.row("O1")
+def test_what_can_be_seen_is_not_touched() -> None:
+    line = orjson.dumps({"text": "Grüße ☎ 早 😀\xa0\\u2028 \\"})
+
+    assert legible(line) == line
+
+
+@pytest.mark.row("O1")
+def test_nothing_told_to_a_terminal_moves_its_cursor() -> None:
+    stream = io.StringIO()
+    log = configure(lambda: WALL_MS, stream=stream, human=True)
+
+    log.info("seen", path="\x1b[2J\r\nforged\u009b31m\u202e")
+    log.error("exchange_crashed", exc_info=ValueError("\x1b[31m"), n=1)
+
+    told = stream.getvalue()
+    assert "\\u001b[2J\\u000d\\u000aforged\\u009b31m\\u202e" in told
+    assert not re.search("[^\\n -~]", told)
