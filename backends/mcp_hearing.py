@@ -15,6 +15,7 @@ from proxy.core.dialects.jsonrpc import RpcError, ToolResult
 from proxy.core.dialects.members import document_of, members_of
 from proxy.core.model import Call, Form, Reply, Verdict
 from proxy.core.verdict import BUSINESS_NO, judge_rpc
+from proxy.errors import UpstreamFailed
 
 _NOT_YOURS: Final = frozenset({b"www-authenticate"})  # It would invite the caller to our tokens.
 _CONFIG_FAULTS: Final = frozenset({401, 403, 407, 421, 508})
@@ -82,8 +83,14 @@ def _is_readable(reply: Reply) -> bool:
 
 
 def _with_id(message: bytes, rpc_id: bytes) -> bytes:
-    """The message with the caller's own ID: servers refuse with null, or one of their making."""
-    members = members_of(message)
+    """The message with the caller's own ID: servers refuse with null, or one of their making.
+
+    Who reads only what answers does not look at all of it; raises `UpstreamFailed` for no UTF-8.
+    """
+    try:
+        members = members_of(message)
+    except ValueError:
+        raise UpstreamFailed("body", "the answer is no JSON-RPC answer", sent=True) from None
     if bytes(members.get("id", b"")) == rpc_id:
         return message
     members["id"] = Raw(rpc_id)

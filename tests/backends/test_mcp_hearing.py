@@ -129,6 +129,19 @@ async def test_an_answer_to_somebody_else_is_none() -> None:
         await hear(modern(), json_reply({"jsonrpc": "2.0", "id": "x", "result": {}}))
 
 
+@pytest.mark.parametrize("status", [200, 400])
+@pytest.mark.parametrize(
+    "member", [b'"\xff":0,', b'"x\xc3":"y",', b'"\xed\xa0\x80":[],'], ids=["no", "cut", "half"]
+)
+async def test_a_name_that_is_no_utf8_makes_an_answer_none(member: bytes, status: int) -> None:
+    """Found by fuzzing: only the members that answer had been read, and the backend crashed."""
+    result = b'"result":{"content":[]}' if status == 200 else b'"error":{"code":-32602}'
+    answer = b'{%b"jsonrpc":"2.0","id":"own-1",%b}' % (member, result)
+
+    with pytest.raises(UpstreamFailed):
+        await hear(modern(), json_reply(answer, status))
+
+
 async def test_an_invitation_to_the_servers_tokens_is_not_passed_on() -> None:
     headers = [(b"WWW-Authenticate", b"Bearer"), (b"Allow", b"POST")]
 
