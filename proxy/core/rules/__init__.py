@@ -4,7 +4,7 @@
 sections are made of.
 """
 
-from proxy.core.rules.arm import Backend, Breaker, Health, Tls
+from proxy.core.rules.arm import Backend, Breaker, Health
 from proxy.core.rules.auth import Auth, Credential, Requirement
 from proxy.core.rules.fallback import Fallback
 from proxy.core.rules.limits import Limits
@@ -17,6 +17,7 @@ from proxy.core.rules.rollout import Guardrails, Rollout, Signals
 from proxy.core.rules.secret import SecretRef
 from proxy.core.rules.split import Force, Override, Split
 from proxy.core.rules.spoken import Spoken
+from proxy.core.rules.tls import ListenTls, Tls
 from proxy.core.rules.tools import Tool, ToolEntry
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     "Health",
     "Limits",
     "Listen",
+    "ListenTls",
     "Metrics",
     "Outbox",
     "Override",

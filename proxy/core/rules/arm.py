@@ -10,6 +10,7 @@ from proxy.core.rules.base import Section
 from proxy.core.rules.options import Options
 from proxy.core.rules.parse import describe
 from proxy.core.rules.secret import Secret
+from proxy.core.rules.tls import Tls
 from proxy.core.rules.values import (
     AsTuple,
     Count,
@@ -125,13 +126,6 @@ class Health(Section):
     unhealthy_after: Count = Field(3, description="Bad probes in a row that make it unwell.")
 
 
-class Tls(Section):
-    """How an https upstream proves who it is."""
-
-    ca_file: str | None = Field(None, description="PEM file of the CAs to trust; null: system's.")
-    server_name: str | None = Field(None, description="Expected name, if not the URL's host.")
-
-
 class Backend(Section):
     """One backend: an arm of the split, or the passthrough."""
 
@@ -156,7 +150,7 @@ class Backend(Section):
     keepalive: Duration = Field(
         4.0, description="Longest idle time of a connection; keep it below the upstream's own."
     )
-    tls: Tls = Field(Tls(), description="For https URLs.")
+    tls: Tls = Field(Tls(), description="For https URLs: whom to trust, and what to show.")
     not_executed: Statuses = Field(
         frozenset(), description="Statuses that promise: the tool has not run."
     )

@@ -10,6 +10,7 @@ from proxy.core.model import Effect
 from proxy.core.rules.arm import Backend
 from proxy.core.rules.caching import of_caching
 from proxy.core.rules.cross_arm import of_arms_own
+from proxy.core.rules.cross_tls import of_tls
 from proxy.core.rules.finding import Finding, Path, of_when
 from proxy.core.rules.literal import of_literals
 from proxy.core.rules.model import Rules
@@ -33,6 +34,7 @@ def contradictions(rules: Rules) -> list[Finding]:
         *_of_tools(rules),
         *of_caching(rules),
         *of_serving(rules),
+        *of_tls(rules),
         *of_literals(rules),
     ]
 

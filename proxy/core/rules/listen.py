@@ -10,6 +10,7 @@ from proxy.core.origins import LOOPBACK
 from proxy.core.rules.base import Section
 from proxy.core.rules.parse import Address
 from proxy.core.rules.secret import Secret
+from proxy.core.rules.tls import ListenTls
 from proxy.core.rules.values import AsTuple, Cidr, Count, Duration, ListenAddress, PageOrigin, Size
 
 
@@ -21,6 +22,9 @@ class Listen(Section):
     )
     observe: ListenAddress | None = Field(
         None, description="A read-only listener for /live, /ready and /metrics; null for none."
+    )
+    tls: ListenTls | None = Field(
+        None, description="TLS on `address`; null: plain HTTP, what ends TLS stands in front."
     )
     trusted_proxies: Annotated[tuple[Cidr, ...], AsTuple] = Field(
         (), description="Whose X-Forwarded-For is believed; CIDRs."
