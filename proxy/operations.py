@@ -20,6 +20,7 @@ from proxy.adapters.logs import stamp
 from proxy.adapters.probes import Probes
 from proxy.adapters.rules_file import LoadedRules
 from proxy.adapters.watch import Watcher
+from proxy.ageing import Ageing
 from proxy.core.breaker_values import Snapshot, State
 from proxy.core.example import example_call
 from proxy.core.explain import explain
@@ -78,6 +79,7 @@ class SidecarOperations:
         durable: Durable,
         guard: ReplayGuard | None = None,
         catalogues: Catalogues | None = None,
+        ageing: Ageing | None = None,
     ) -> None:
         self.outbox = OutboxDesk(durable, clock)
         self._condition = condition
@@ -89,6 +91,7 @@ class SidecarOperations:
         self._wiring = wiring
         self._guard = guard or ReplayGuard()
         self._catalogues = catalogues
+        self._ageing = ageing
 
     def unready(self) -> list[str]:
         """Why traffic is not welcome.  Never because of the arms: rescue and last answer work."""
@@ -96,7 +99,7 @@ class SidecarOperations:
 
     def status(self) -> dict[str, Any]:
         """One page."""
-        condition, line = self._condition, self._handler.line
+        condition, line, ageing = self._condition, self._handler.line, self._ageing
         present = line.splitter.present(self._clock.wall_ms())
         return {
             "version": __version__,
@@ -121,9 +124,10 @@ class SidecarOperations:
                 "path": str(condition.loaded.path),
                 "digest": condition.loaded.digest,
                 "taken_at": stamp(condition.taken_ms),
-                "warnings": condition.warnings,
+                "warnings": [*condition.warnings, *(ageing.warnings() if ageing else [])],
                 "fault": condition.fault,
             },
+            "secrets": ageing.page() if ageing else [],
             "outbox": self.outbox.summary(),
             "state": condition.loaded.rules.state,
         }

@@ -82,12 +82,16 @@ class Settings(BaseSettings):
             return None
         raise SettingsError(f"the secret {reference.ref} is not set or empty")
 
+    def secret_length(self, reference: Reference) -> int:
+        """Bytes of the secret that a reference leads to; 0 if there is none."""
+        try:
+            return len(self.secret(reference) or b"")
+        except SettingsError:
+            return 0
+
     def has_secret(self, reference: Reference) -> bool:
         """Whether a reference leads to a secret that is not empty."""
-        try:
-            return self.secret(reference) is not None
-        except SettingsError:
-            return False
+        return self.secret_length(reference) > 0
 
     def _env_secret(self, name: str) -> bytes:
         return os.fsencode(self._environment.get(name, ""))
@@ -126,6 +130,15 @@ def read_env_file(path: Path) -> dict[str, str]:
         if binding.error or (binding.key is not None and binding.value is None):
             raise SettingsError(f"env file {path}, line {binding.original.line}: not NAME=value")
     return {binding.key: binding.value or "" for binding in bindings if binding.key is not None}
+
+
+def environment_of_successor() -> dict[str, str]:
+    """The environment that this process was started with, for one that follows it.
+
+    Without what a service manager says to this process alone.
+    """
+    own = ("LISTEN_", "WATCHDOG_")
+    return {name: value for name, value in os.environ.items() if not name.startswith(own)}
 
 
 def _file_secret(place: str) -> bytes:

@@ -74,6 +74,7 @@ class Prepared:
     upstreams: Mapping[str, HttpUpstream]
     breakers: Mapping[str, ArmBreaker]
     session_keys: tuple[bytes, ...] = field(default=(), repr=False)  # that the rules give
+    admin_token: bytes | None = field(default=None, repr=False)
 
 
 class Wiring:
@@ -147,7 +148,8 @@ class Wiring:
             expose_headers=rules.listen.expose_headers,
         )
         keys = self._session_keys(rules)
-        return Prepared(rules, line, splitter, entry, edge, upstreams, breakers, keys)
+        admin = self._maybe(rules.admin.token)
+        return Prepared(rules, line, splitter, entry, edge, upstreams, breakers, keys, admin)
 
     def commit(self, prepared: Prepared) -> list[HttpUpstream]:
         """Put it into force; the pools that nobody uses any more are for the caller to close."""

@@ -84,6 +84,9 @@ class FakeOutboxOperations:
     def __init__(self) -> None:
         self.asked: list[tuple[object, ...]] = []
 
+    def summary(self) -> dict[str, Any]:
+        return {"store": "sqlite", "queued": 0, "dead": 1}
+
     def overview(self, state: str, call_id: str | None) -> dict[str, Any]:
         if state not in ("all", "queued", "dead"):
             raise ValueError("Expected all, queued, dead.")

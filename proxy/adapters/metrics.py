@@ -54,6 +54,7 @@ class Metrics:
         self.families: list[Counters | Part | Read] = []
         self.pools: Mapping[str, Pool] = {}  # by arm
         self.breakers: Mapping[str, ArmBreaker] = {}  # by arm
+        self.secrets_since: Callable[[], Mapping[Labels, float]] = dict  # by key of the rules
         self.runs: RunStore | None = None  # what the replay guard knows
         self.callers: Callable[[], Callers | None] = lambda: None
         c, g = self._counters, self._gauge
@@ -86,6 +87,9 @@ class Metrics:
         self.signature_repeats = c(
             "signature_repeats", "Signatures that hold, but have been here before.", "kind"
         )
+        self.admin_refusals = c(
+            "admin_refusals", "Requests turned away from the operators' pages.", "reason"
+        )
         self.rate_limited = c("rate_limited", "Requests over a limit.", "scope")
         self.cache = c(
             "cache", "Tool calls whose answers are kept, by what came of it.", "tool", "result"
@@ -102,6 +106,9 @@ class Metrics:
         )
         self.outbox = OutboxFigures(c, g)
         self._tell_of_pools()
+        self._read(
+            "secret_since_timestamp_seconds", "Since when a secret is in use, as the rules say.",
+            "key", of=lambda: self.secrets_since())  # fmt: skip
         tell_of_runs(self._read, lambda: self.runs)
         tell_of_callers(self._read, lambda: self.callers())
         self._read(
@@ -244,6 +251,8 @@ class Metrics:
             self.auth_failures[reason,] += 0
         for kind in ("event", "inbound", "function", "args"):
             self.signature_repeats[kind,] += 0
+        for reason in ("host", "cross_site", "missing", "wrong", "body"):
+            self.admin_refusals[reason,] += 0
         for scope in ("tool", "ip"):
             self.rate_limited[scope,] += 0
         self.shed[CONNECTIONS, Kind.OTHER] += 0

@@ -135,6 +135,14 @@ class Watcher:
     def signature_repeated(self, kind: Kind) -> None:
         self.metrics.signature_repeats[kind,] += 1
 
+    def admin_refused(self, reason: str, peer: str) -> None:
+        """Somebody was turned away from the operators' pages."""
+        self.metrics.admin_refusals[reason,] += 1
+        now = self._now()
+        if now - self._told.get(("admin", reason), -REMIND_SECONDS) >= REMIND_SECONDS:
+            self._told["admin", reason] = now
+            self.log.warning("admin_refused", reason=reason, peer=peer)
+
     def rate_limited(self, scope: str) -> None:
         self.metrics.rate_limited[scope,] += 1
 

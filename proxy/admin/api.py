@@ -7,14 +7,12 @@ from collections.abc import Callable
 from typing import Any
 
 from aiohttp import hdrs, web
+from aiohttp.typedefs import Middleware
 
-from proxy.admin.guard import guard, problem
+from proxy.admin.guard import BODY_LIMIT, GUESS_SECONDS, Refused, guard, problem
 from proxy.admin.outbox import OutboxPages
 from proxy.admin.page import asked_by, page
 from proxy.admin.ports import Operations
-
-BODY_LIMIT = 256 * 1024
-"""Bytes.  Enough for a recorded call in `/explain`; changes need a few hundred."""
 
 Audit = Callable[[dict[str, Any]], None]
 
@@ -96,8 +94,8 @@ async def _say_nothing_of_us(_: web.Request, response: web.StreamResponse) -> No
     response.headers.setdefault("X-Content-Type-Options", "nosniff")
 
 
-def _application(token: Callable[[], bytes | None], routes: list[web.RouteDef]) -> web.Application:
-    app = web.Application(middlewares=[guard(token)], client_max_size=BODY_LIMIT)
+def _application(guarded: Middleware, routes: list[web.RouteDef]) -> web.Application:
+    app = web.Application(middlewares=[guarded], client_max_size=BODY_LIMIT)
     app.on_response_prepare.append(_say_nothing_of_us)
     app.add_routes(routes)
     return app
@@ -113,16 +111,21 @@ def _observed(pages: Pages) -> list[web.RouteDef]:
 
 def observe_application(operations: Operations) -> web.Application:
     """Read-only: /live, /ready, /metrics; nothing there needs a token."""
-    return _application(lambda: None, _observed(Pages(operations, lambda _: None)))
+    return _application(guard(lambda: None), _observed(Pages(operations, lambda _: None)))
 
 
 def admin_application(
-    operations: Operations, *, token: Callable[[], bytes | None], audit: Audit
+    operations: Operations,
+    *,
+    token: Callable[[], bytes | None],
+    audit: Audit,
+    refused: Refused = lambda *_: None,
+    guess_seconds: float = GUESS_SECONDS,
 ) -> web.Application:
     """Everything.  `audit` gets who, what, why, before and after of each change."""
     pages = Pages(operations, audit)
     return _application(
-        token,
+        guard(token, refused, guess_seconds=guess_seconds),
         [
             *_observed(pages),
             web.get("/status", pages.status),

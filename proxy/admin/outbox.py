@@ -48,18 +48,25 @@ class OutboxPages:
             self._audit({**asked_by(request), "what": f"outbox show {entry} with its body"})
         return page(shown)
 
+    def _figures(self) -> dict[str, Any]:
+        """How many wait."""
+        summary = self._outbox.summary()
+        return {state: summary.get(state) for state in ("queued", "dead")}
+
     async def change(self, request: web.Request) -> web.Response:
         entry, action = request.match_info["entry"], request.match_info["action"]
         change = {"retry": self._outbox.retry, "drop": self._outbox.drop}.get(action)
         if change is None:
             return problem(400, "unknown_action", "Expected retry or drop.")
+        before = self._figures()
         try:
             done = await change(entry)
         except (KeyError, StoreFailed) as fault:
             return _missing(fault)
         except ValueError as fault:
             return problem(409, "under_way", str(fault))
-        self._audit({**asked_by(request), "what": f"outbox {action} {entry}", **done})
+        told = {"before": before, "after": self._figures()}
+        self._audit({**asked_by(request), "what": f"outbox {action} {entry}", **done, **told})
         return page(done)
 
 

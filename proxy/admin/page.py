@@ -16,7 +16,12 @@ def page(value: Any, status: int = 200) -> web.Response:
     return web.Response(body=text, status=status, content_type="application/json")
 
 
+MOST_REASON = 200
+"""Characters of an operator's reason that are kept."""
+
+
 def asked_by(request: web.Request) -> dict[str, str]:
-    """Who asked and why, for the audit."""
+    """Who asked, from where and why, for the audit."""
     who = "token" if bearer(request) else "local"
-    return {"who": who, "why": request.query.get("reason", "")}
+    why = request.query.get("reason", "")[:MOST_REASON]
+    return {"who": who, "from": request.remote or "", "why": why}

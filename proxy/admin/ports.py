@@ -11,6 +11,9 @@ class OutboxOperations(Protocol):
     Raises KeyError for an unknown entry, `proxy.errors.StoreFailed` if they cannot be had.
     """
 
+    def summary(self) -> dict[str, Any]:
+        """How many wait, and how."""
+
     def overview(self, state: str, call_id: str | None) -> dict[str, Any]:
         """How it stands, and `queued`, `dead` or `all` entries; raises ValueError for another."""
 

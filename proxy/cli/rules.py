@@ -124,9 +124,17 @@ def _loaded(settings: Settings) -> LoadedRules:
 
 def _start_faults(loaded: LoadedRules, settings: Settings) -> list[str]:
     """What stands in the way here, with this environment; warnings are printed at once."""
-    from proxy.core.rules.admission import start_faults, start_warnings
+    from datetime import UTC, datetime
 
-    for line in start_warnings(loaded.rules, settings.has_secret):
+    from proxy.core.rules.admission import start_faults, start_warnings
+    from proxy.core.rules.secret_care import age_warnings, length_warnings
+
+    notes = [
+        *start_warnings(loaded.rules, settings.has_secret),
+        *age_warnings(loaded.rules, datetime.now(UTC).date()),
+        *length_warnings(loaded.rules, settings.secret_length),
+    ]
+    for line in notes:
         print(f"warning: {line}")
     return start_faults(loaded.rules, settings.has_secret)
 

@@ -124,10 +124,14 @@ class AuthPolicy:
         gate = self.gate(kinds)
         return sorted(kind for kind in kinds if not gate.enough[kind][provable])
 
-    def unruled(self, kinds: frozenset[Kind]) -> list[Kind]:
-        """Kinds of a path that are open although nobody wrote `none`."""
+    def open(self, kinds: frozenset[Kind]) -> list[Kind]:
+        """Kinds of a path that need no proof."""
         gate = self.gate(kinds)
-        return sorted(kind for kind in kinds if gate.enough[kind][0] and kind not in self._require)
+        return sorted(kind for kind in kinds if gate.enough[kind][0])
+
+    def unruled(self, kinds: frozenset[Kind]) -> list[Kind]:
+        """Those of them of which nobody wrote `none`."""
+        return [kind for kind in self.open(kinds) if kind not in self._require]
 
     def present(self, head: Head) -> Presented:
         """Read what a request's head shows of itself; raises on no bytes whatever."""

@@ -221,3 +221,28 @@ def test_an_access_line_follows_where_one_is_wanted(clock: FakeClock, stream: io
     watcher.exchange_ended(ended("book"))
 
     assert len(lines.seen) == 1
+
+
+def test_who_is_turned_away_from_the_pages_is_counted_and_now_and_then_told(
+    watcher: Watcher, clock: FakeClock, stream: io.StringIO
+) -> None:
+    """A million guesses are a million in the figure, and a line a minute."""
+    for _ in range(1000):
+        watcher.admin_refused("wrong", "192.0.2.7")
+    watcher.admin_refused("host", "192.0.2.7")
+    clock.advance(61)
+    watcher.admin_refused("wrong", "192.0.2.7")
+
+    assert sample(watcher, "n_admin_refusals_total", reason="wrong") == 1001
+    lines = [orjson.loads(line) for line in stream.getvalue().splitlines()]
+    assert [(line["event"], line["reason"]) for line in lines] == [
+        ("admin_refused", "wrong"),
+        ("admin_refused", "host"),
+        ("admin_refused", "wrong"),
+    ]
+
+
+def test_repeated_signatures_are_counted_by_kind(watcher: Watcher) -> None:
+    watcher.signature_repeated(Kind.EVENT)
+
+    assert sample(watcher, "n_signature_repeats_total", kind="event") == 1

@@ -7,11 +7,13 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
-from proxy.admin.api import BODY_LIMIT, admin_application, observe_application
+from proxy.admin.api import admin_application, observe_application
+from proxy.admin.guard import BODY_LIMIT
 from tests.fakes import FakeOperations
 
 Client = TestClient[web.Request, web.Application]
 LOCAL = {"Host": "127.0.0.1:9901"}
+LOCALLY = {"who": "local", "from": "127.0.0.1"}
 
 
 @pytest.fixture
@@ -72,6 +74,7 @@ async def test_explain_takes_a_call_id_or_a_body(admin: Client) -> None:
     assert await by_body.json() == {"call_id": None, "body": 11}
 
 
+@pytest.mark.row("A10")
 async def test_explain_says_what_it_lacks(admin: Client) -> None:
     nothing = await admin.get("/explain", headers=LOCAL)
     broken = await admin.post("/explain", data=b"{", headers=LOCAL)
@@ -81,6 +84,7 @@ async def test_explain_says_what_it_lacks(admin: Client) -> None:
     assert (await broken.json())["error"]["message"] == "the body is not JSON"
 
 
+@pytest.mark.row("A10")
 async def test_a_breaker_is_reset_by_post_and_audited(
     admin: Client, audit: list[dict[str, Any]]
 ) -> None:
@@ -89,7 +93,7 @@ async def test_a_breaker_is_reset_by_post_and_audited(
     assert await answer.json() == {"before": "open", "after": "closed"}
     assert audit == [
         {
-            "who": "local", "what": "breaker reset mcp", "why": "fixed",
+            **LOCALLY, "what": "breaker reset mcp", "why": "fixed",
             "before": "open", "after": "closed",
         }
     ]  # fmt: skip
@@ -105,6 +109,7 @@ async def test_a_tools_breaker_is_changed_alone_and_audited(
     assert [one["what"] for one in audit] == ["breaker reset mcp slots"]
 
 
+@pytest.mark.row("A9")
 async def test_a_change_by_get_is_refused(admin: Client, audit: list[dict[str, Any]]) -> None:
     answer = await admin.get("/breakers/mcp/reset", headers=LOCAL)
 
@@ -123,10 +128,18 @@ async def test_unknown_arms_actions_and_pages_are_named_errors(admin: Client) ->
     assert (page.status, (await page.json())["error"]["code"]) == (404, "not_found")
 
 
-async def test_a_body_over_the_limit_is_refused(admin: Client) -> None:
-    answer = await admin.post("/explain", data=b"x" * (BODY_LIMIT + 1), headers=LOCAL)
+async def pieces(size: int) -> AsyncIterator[bytes]:
+    """Sent in chunks, without a length."""
+    for _ in range(size // 1024):
+        yield b"x" * 1024
 
-    assert answer.status == 413
+
+@pytest.mark.row("A10")
+@pytest.mark.parametrize("data", [b"x" * (BODY_LIMIT + 1), pieces(BODY_LIMIT + 1024)])
+async def test_a_body_over_the_limit_is_refused(admin: Client, data: Any) -> None:
+    answer = await admin.post("/explain", data=data, headers=LOCAL)
+
+    assert (answer.status, (await answer.json())["error"]["code"]) == (413, "body_too_large")
 
 
 async def test_the_observe_listener_has_nothing_else(operations: FakeOperations) -> None:
@@ -154,7 +167,7 @@ async def test_a_release_is_audited(admin: Client, audit: list[dict[str, Any]]) 
     assert await answer.json() == {"before": "unknown", "after": "released"}
     assert audit == [
         {
-            "who": "local", "what": "replay release bb", "why": "checked",
+            **LOCALLY, "what": "replay release bb", "why": "checked",
             "before": "unknown", "after": "released",
         }
     ]  # fmt: skip

@@ -12,6 +12,7 @@ from tests.fakes import FakeOperations
 
 Client = TestClient[web.Request, web.Application]
 LOCAL = {"Host": "127.0.0.1:9901"}
+LOCALLY = {"who": "local", "from": "127.0.0.1"}
 
 
 @pytest.fixture
@@ -53,7 +54,7 @@ async def test_a_body_is_shown_to_who_asks_for_it_and_that_is_written_down(
 
     assert (await whole.json())["request"] == {"body": "{}"}
     assert audit == [
-        {"who": "local", "why": "complaint", "what": "outbox show 7 with its body"}
+        {**LOCALLY, "why": "complaint", "what": "outbox show 7 with its body"}
     ]  # fmt: skip
 
 
@@ -66,7 +67,10 @@ async def test_a_change_is_made_and_audited(
 
     assert await answer.json() == {done: 1}
     assert audit == [
-        {"who": "local", "why": "mended", "what": f"outbox {action} {entry}", done: 1}
+        {
+            **LOCALLY, "why": "mended", "what": f"outbox {action} {entry}", done: 1,
+            "before": {"queued": 0, "dead": 1}, "after": {"queued": 0, "dead": 1},
+        }
     ]  # fmt: skip
 
 

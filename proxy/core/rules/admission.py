@@ -47,6 +47,7 @@ def start_warnings(rules: Rules, have_secret: HaveSecret) -> list[str]:
     """What an operator should look at, although it may go into force."""
     return [
         *_idle_credentials(rules, have_secret),
+        *_open_kinds(rules, have_secret),
         *_open_salt(rules, have_secret),
         *_stale_signatures(rules, have_secret),
         *circles(rules),
@@ -82,6 +83,18 @@ def _unruled(rules: Rules, have_secret: HaveSecret) -> Iterator[str]:
             f"listen.address: {rules.listen.address} is open to others, but nothing says who may "
             f"ask for {', '.join(unruled)}: write auth.require for each (none leaves it open)"
         )
+
+
+def _open_kinds(rules: Rules, have_secret: HaveSecret) -> Iterator[str]:
+    """Also behind a proxy on this machine: what it lets in comes from anywhere."""
+    listen, policy = rules.listen, _policy(rules, have_secret)
+    if listen.address.loopback and not listen.trusted_proxies:
+        return
+    every = {kind for kinds in _kinds() for kind in kinds}
+    opened = sorted({kind for kinds in _kinds() for kind in policy.open(kinds)})
+    if opened:
+        which = "anything" if len(opened) == len(every) else ", ".join(opened)
+        yield f"auth.require: whoever reaches {listen.address} may ask for {which}, unproved"
 
 
 def _open_admin(rules: Rules, have_secret: HaveSecret) -> Iterator[str]:

@@ -163,3 +163,27 @@ def test_a_backend_that_leads_back_here_is_warned_about() -> None:
         "backends.mcp.url: http://127.0.0.1:8000/mcp is this sidecar's own listen.address",
         "backends.webhook.url: http://127.0.0.1:8000/hook is this sidecar's own listen.address",
     ]
+
+
+@pytest.mark.parametrize(
+    "listen", [{"address": "0.0.0.0:8080"}, {"trusted_proxies": ["127.0.0.1/32"]}]
+)
+def test_what_is_open_to_others_is_pointed_out(listen: dict[str, Any]) -> None:
+    """A proxy on this machine lets in what comes from anywhere."""
+
+    def told(**require: Any) -> list[str]:
+        auth = AUTH | {"require": AUTH["require"] | require}
+        return start_warnings(
+            rules(listen=listen, auth=auth), has("TOKEN", "KEY", "RETELL_API_KEY")
+        )
+
+    assert told() == []
+    (some,) = told(alert="none", event=["none"])
+    assert some.startswith("auth.require: whoever reaches")
+    assert some.endswith("may ask for alert, event, unproved")
+    (every,) = start_warnings(rules(listen=listen, auth={"require": OPEN}), has())
+    assert every.endswith("may ask for anything, unproved")
+
+
+def test_what_is_open_to_this_machine_alone_is_not() -> None:
+    assert start_warnings(rules(), has()) == []

@@ -1,0 +1,91 @@
+"""How are pages served?  As aiohttp does, but no error of it echoes input or tells a version.
+
+Left alone it answers what is malformed with the offending bytes, and logs them too: a token that
+came with a control byte would stand there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from aiohttp import hdrs, web
+from aiohttp.web_protocol import RequestHandler
+
+from proxy.admin.guard import problem
+
+IDLE_SECONDS = 75.0
+"""For which a connection may stand idle, or a request's head may take."""
+
+Crashed = Callable[[BaseException | None], None]
+_CODES = {408: "too_slow", 413: "body_too_large", 417: "expectation_failed", 500: "internal_error"}
+
+
+class PagesRunner(web.AppRunner):
+    """Serves one application; `crashed` hears of every bug in a page."""
+
+    __slots__ = ("_crashed",)
+
+    def __init__(self, pages: web.Application, *, crashed: Crashed) -> None:
+        super().__init__(
+            pages,
+            access_log=None,
+            auto_decompress=False,
+            keepalive_timeout=IDLE_SECONDS,
+            shutdown_timeout=1.0,
+        )
+        self._crashed = crashed
+
+    async def _make_server(self) -> web.Server:
+        made = await super()._make_server()
+        return _Pages(made, self._crashed, **self._kwargs)
+
+
+class _Pages(web.Server):
+    def __init__(self, made: web.Server, crashed: Crashed, **options: Any) -> None:
+        self._answer = made.request_handler
+        self._crashed = crashed
+        super().__init__(self._expected, request_factory=made.request_factory, **options)
+
+    def __call__(self) -> RequestHandler:
+        return _Connection(self, self._crashed, loop=self._loop, **self._kwargs)
+
+    async def _expected(self, request: Any) -> web.StreamResponse:
+        """aiohttp's own answer to an unknown expectation echoes it."""
+        if request.headers.get(hdrs.EXPECT, "100-continue").lower() != "100-continue":
+            return _refusal(417)
+        answer: web.StreamResponse = await self._answer(request)
+        return answer
+
+
+class _Connection(RequestHandler):
+    __slots__ = ("_crashed",)
+
+    def __init__(self, pages: _Pages, crashed: Crashed, **options: Any) -> None:
+        super().__init__(pages, **options)
+        self._crashed = crashed
+
+    def handle_error(
+        self,
+        request: Any,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """A short JSON error, and the connection is closed."""
+        if status >= 500:
+            self._crashed(exc)
+        if request.writer.output_size > 0:
+            raise ConnectionError("an answer has begun already")
+        return _refusal(status)
+
+    def log_exception(self, *_: Any, exc_info: Any = None, **__: Any) -> None:
+        """Where else aiohttp would log."""
+        self._crashed(exc_info if isinstance(exc_info, BaseException) else None)
+
+
+def _refusal(status: int) -> web.Response:
+    code = _CODES.get(status, "bad_request")
+    answer = problem(status, code, "This request cannot be answered.", Server="callsplit")
+    answer.force_close()
+    return answer

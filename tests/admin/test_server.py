@@ -1,0 +1,134 @@
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+
+import pytest
+from aiohttp import web
+
+from proxy.admin.api import admin_application
+from proxy.admin.server import PagesRunner
+from tests.fakes import FakeOperations
+
+HEAD = b"Host: 127.0.0.1\r\nAuthorization: Bearer s3cret\r\n"
+SECRET = b"s3cret"
+
+
+class Broken(FakeOperations):
+    """Its status page has a bug."""
+
+    def status(self) -> dict[str, object]:
+        raise RuntimeError("a bug")
+
+
+@pytest.fixture
+def crashes() -> list[BaseException | None]:
+    return []
+
+
+@pytest.fixture
+async def port(crashes: list[BaseException | None]) -> AsyncIterator[int]:
+    pages = admin_application(Broken(), token=lambda: SECRET, audit=lambda _: None)
+    runner = PagesRunner(pages, crashed=crashes.append)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    yield runner.addresses[0][1]
+    await runner.cleanup()
+
+
+async def ask(port: int, raw: bytes) -> bytes:
+    """Everything that comes until the other side closes."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(raw)
+    answer = await reader.read(-1)
+    writer.close()
+    await writer.wait_closed()
+    return answer
+
+
+MALFORMED = {
+    "a control byte": b"GET /status HTTP/1.1\r\n" + HEAD + b"X: s3cret\x01\r\n\r\n",
+    "a token with one": b"GET /status HTTP/1.1\r\nAuthorization: Bearer s3cret\x01\r\n\r\n",
+    "no version": b"GET /s3cret \x01\r\n\r\n",
+    "noise": b"\x16\x03\x01s3cret\r\n\r\n",
+    "two lengths": b"POST /explain HTTP/1.1\r\n" + HEAD
+    + b"Content-Length: 1\r\nContent-Length: 2\r\n\r\ns3cret",
+    "an expectation": b"POST /explain HTTP/1.1\r\n" + HEAD
+    + b"Expect: s3cret\r\nContent-Length: 6\r\nConnection: close\r\n\r\ns3cret",
+    "a long line": b"GET /status HTTP/1.1\r\nX: " + SECRET * 4000 + b"\r\n\r\n",
+}  # fmt: skip
+
+
+@pytest.mark.row("A8", "A9", "A10")
+@pytest.mark.parametrize("raw", MALFORMED.values(), ids=MALFORMED)
+async def test_what_is_malformed_is_answered_without_an_echo_a_version_or_a_log_line(
+    port: int, raw: bytes, caplog: pytest.LogCaptureFixture, crashes: list[BaseException | None]
+) -> None:
+    with caplog.at_level(logging.DEBUG, "aiohttp"):
+        answer = await ask(port, raw)
+
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert head.split(b" ")[1] in (b"400", b"417")
+    assert body.startswith(b'{"error": {"code": ')
+    for word in (SECRET, b"aiohttp", b"Python"):
+        assert word not in answer
+    assert "s3cret" not in caplog.text
+    assert not crashes
+
+
+@pytest.mark.row("O4")
+async def test_a_bug_is_told_to_us_and_not_to_the_caller(
+    port: int, crashes: list[BaseException | None]
+) -> None:
+    answer = await ask(port, b"GET /status HTTP/1.1\r\n" + HEAD + b"\r\n")
+
+    assert answer.startswith(b"HTTP/1.1 500 ")
+    assert b"internal_error" in answer
+    assert b"bug" not in answer
+    assert [str(error) for error in crashes] == ["a bug"]
+
+
+@pytest.mark.row("A10")
+async def test_a_compressed_body_is_not_opened(port: int) -> None:
+    """A few bytes could be gigabytes."""
+    body = b"Content-Encoding: gzip\r\nContent-Length: 3\r\nConnection: close\r\n\r\nabc"
+
+    answer = await ask(port, b"POST /explain HTTP/1.1\r\n" + HEAD + body)
+
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    assert b'"body": 3' in answer
+
+
+async def test_a_bug_half_way_closes_the_connection(
+    crashes: list[BaseException | None],
+) -> None:
+    async def half(request: web.Request) -> web.StreamResponse:
+        answer = web.StreamResponse()
+        await answer.prepare(request)
+        await answer.write(b"half")
+        raise RuntimeError("a bug")
+
+    pages = web.Application()
+    pages.router.add_get("/", half)
+    runner = PagesRunner(pages, crashed=crashes.append)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    answer = await ask(runner.addresses[0][1], b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+    await runner.cleanup()
+
+    assert b"half" in answer
+    assert not answer.endswith(b"0\r\n\r\n")
+    assert crashes
+
+
+async def test_a_body_is_still_asked_for_where_it_is_welcome(port: int) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    wish = b"Expect: 100-continue\r\nContent-Length: 2\r\nConnection: close\r\n\r\n"
+    writer.write(b"POST /explain HTTP/1.1\r\n" + HEAD + wish)
+    assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+    writer.write(b"{}")
+
+    assert (await reader.read(-1)).startswith(b"HTTP/1.1 200 ")
+    writer.close()
+    await writer.wait_closed()
