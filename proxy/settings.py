@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from enum import StrEnum
 from pathlib import Path
 from types import MappingProxyType
@@ -88,6 +89,16 @@ class Settings(BaseSettings):
             return len(self.secret(reference) or b"")
         except SettingsError:
             return 0
+
+    def fingerprint(self, references: Iterable[Reference]) -> bytes:
+        """Changes when a secret in one of the files that they name does."""
+        found = hashlib.sha256()
+        for reference in references:
+            if reference.ref.startswith("file:"):
+                length = self.secret_length(reference)
+                content = self.secret(reference) if length else None
+                found.update(hashlib.sha256(content or b"").digest())
+        return found.digest()
 
     def has_secret(self, reference: Reference) -> bool:
         """Whether a reference leads to a secret that is not empty."""

@@ -193,3 +193,34 @@ def test_a_secret_file_that_cannot_be_one_is_told(tmp_path: Path) -> None:
         settings.secret(Ref(f"file:{huge}", optional=True))
     with pytest.raises(SettingsError, match="cannot be read"):
         settings.secret(Ref(f"file:{tmp_path}"))
+
+
+def test_a_fingerprint_changes_with_the_secrets_in_files_alone(tmp_path: Path) -> None:
+    file, other = tmp_path / "token", tmp_path / "other"
+    settings = load_settings()
+    references = [Ref(f"file:{file}", True), Ref(f"file:{other}", True), Ref("env:HOME", True)]
+
+    def look() -> bytes:
+        return settings.fingerprint(references)
+
+    absent = look()
+    file.write_text("a")
+    first = look()
+    file.write_text("b")
+    second = look()
+    file.unlink()
+    other.write_text("a")
+    swapped = look()
+    other.unlink()
+
+    assert len({absent, first, second, swapped}) == 4
+    assert look() == absent
+    assert settings.fingerprint(references[2:]) == settings.fingerprint([])
+
+
+def test_the_length_of_a_secret_is_told_and_nothing_else(tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("twelve bytes\n")
+    settings = load_settings()
+
+    assert settings.secret_length(Ref(f"file:{tmp_path}/token", False)) == 12
+    assert settings.secret_length(Ref(f"file:{tmp_path}/none", False)) == 0

@@ -1,16 +1,21 @@
-"""When do new rules go into force?  After a save, a ConfigMap swap, SIGHUP; the last good stay."""
+"""When do new rules go into force?  After a save, a ConfigMap swap, SIGHUP; the last good stay.
+
+So do new secrets in files: a mounted Secret is swapped without a word to anybody.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import aclosing
 from pathlib import Path
 
 from watchfiles import awatch
 
 from proxy.adapters.rules_file import LoadedRules, parse_rules, read_rules
+from proxy.core.rules import SecretRef
+from proxy.core.rules.walk import secrets as secrets_of
 from proxy.errors import CallsplitError, Fault, RulesError
 
 SETTLE = 0.05
@@ -24,6 +29,8 @@ POLL_MS = 700
 
 Apply = Callable[[LoadedRules], None]
 Refuse = Callable[[RulesError], None]
+Fingerprint = Callable[[Iterable[SecretRef]], bytes]
+"""Changes when a secret in a file does."""
 
 
 class RulesWatch:
@@ -34,13 +41,21 @@ class RulesWatch:
     """
 
     def __init__(
-        self, loaded: LoadedRules, environment: Mapping[str, str], *, apply: Apply, refuse: Refuse
+        self,
+        loaded: LoadedRules,
+        environment: Mapping[str, str],
+        *,
+        apply: Apply,
+        refuse: Refuse,
+        secrets: Fingerprint = lambda _: b"",
     ) -> None:
         self.loaded = loaded  # the last good ones
         self._environment = environment
         self._apply = apply
         self._refuse = refuse
         self._seen = bytes.fromhex(loaded.content_hash)
+        self._secrets = secrets
+        self._held = self._holds(loaded)
         self._turn = asyncio.Lock()
 
     async def watch(self) -> None:
@@ -55,22 +70,22 @@ class RulesWatch:
     async def reload(self, *, force: bool = False) -> bool:
         """Look at the file once; True if rules went into force.
 
-        With `force` (SIGHUP) also the same content is applied again: secrets in files may
-        have changed.
+        With `force` (SIGHUP) also the same content is applied again.
         """
         async with self._turn:
             content = await self._settled()
-            seen = _fingerprint(content)
-            if seen == self._seen and not force:
+            seen, held = _fingerprint(content), await self._settled_secrets()
+            if seen == self._seen and held == self._held and not force:
                 return False
-            self._seen = seen
+            self._seen, self._held = seen, held
             try:
                 loaded = await asyncio.to_thread(self._parse, content)
+                held = await asyncio.to_thread(self._holds, loaded)
                 self._apply(loaded)
             except Exception as error:  # Also a bug: nothing may end the watch.
                 self._refuse(_reason(error))
                 return False
-            self.loaded = loaded
+            self.loaded, self._held = loaded, held
             return True
 
     async def _follow(self) -> None:
@@ -103,6 +118,22 @@ class RulesWatch:
                 break
             content = again
         return content
+
+    def _holds(self, loaded: LoadedRules) -> bytes:
+        return self._secrets(ref for _, ref in secrets_of(loaded.rules))
+
+    async def _settled_secrets(self) -> bytes:
+        """What the secrets in files are, once they stand still: an editor empties a file first."""
+        held = await asyncio.to_thread(self._holds, self.loaded)
+        for _ in range(MAX_LOOKS):
+            if held == self._held:
+                break
+            await asyncio.sleep(SETTLE)
+            again = await asyncio.to_thread(self._holds, self.loaded)
+            if again == held:
+                break
+            held = again
+        return held
 
     def _read(self) -> bytes | RulesError:
         try:

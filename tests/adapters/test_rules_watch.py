@@ -3,7 +3,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -12,6 +12,7 @@ import pytest
 from proxy.adapters import rules_watch
 from proxy.adapters.rules_file import LoadedRules, load_rules
 from proxy.adapters.rules_watch import RulesWatch
+from proxy.core.rules import SecretRef
 from proxy.errors import RulesError, SettingsError
 
 RULES = """\
@@ -279,3 +280,72 @@ async def test_a_byte_order_mark_is_no_change(path: Path, service: Service) -> N
     watch = watch_of(path, service)
 
     assert not await watch.reload()
+
+
+class Files:
+    """What the secrets in files are, as the rules refer to them."""
+
+    def __init__(self, *contents: bytes) -> None:
+        self.contents = list(contents)
+        self.asked: list[list[str]] = []
+
+    def fingerprint(self, references: Iterable[SecretRef]) -> bytes:
+        self.asked.append([str(ref) for ref in references])
+        return self.contents.pop(0) if len(self.contents) > 1 else self.contents[0]
+
+
+def with_files(path: Path, service: Service, files: Files) -> RulesWatch:
+    return RulesWatch(
+        load_rules(path, {}), {}, apply=service.apply, refuse=service.refuse,
+        secrets=files.fingerprint,
+    )  # fmt: skip
+
+
+async def test_a_new_secret_in_a_file_goes_into_force_with_the_same_rules(
+    path: Path, service: Service
+) -> None:
+    """A mounted Secret is swapped, and nobody sends a signal."""
+    files = Files(b"old")
+    watch = with_files(path, service, files)
+    assert not await watch.reload()
+
+    files.contents = [b"new"]
+
+    assert await watch.reload()
+    assert not await watch.reload()
+    assert service.shares == [0]
+    assert files.asked[0] == ["env:KEY?"]
+
+
+async def test_a_secret_that_is_being_written_is_waited_for(path: Path, service: Service) -> None:
+    """An editor empties a file first: an empty token is none."""
+    files = Files(b"old")
+    watch = with_files(path, service, files)
+    files.contents = [b"", b"half", b"new"]
+
+    assert await watch.reload()
+    assert files.contents == [b"new"]
+    assert service.shares == [0]
+
+
+async def test_a_secret_that_changes_while_it_goes_into_force_goes_into_force_again(
+    path: Path, service: Service
+) -> None:
+    files = Files(b"old")
+    watch = with_files(path, service, files)
+    files.contents = [b"new", b"new", b"new", b"newer"]
+
+    assert await watch.reload()
+    assert await watch.reload()
+    assert not await watch.reload()
+
+
+async def test_secrets_that_are_refused_are_refused_once(path: Path, service: Service) -> None:
+    files = Files(b"old")
+    watch = with_files(path, service, files)
+    service.obstacle = SettingsError("no such secret")
+    files.contents = [b""]
+
+    assert not await watch.reload()
+    assert not await watch.reload()
+    assert service.refused == ["no such secret"]
