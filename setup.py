@@ -47,7 +47,8 @@ COMPILED = {
         proxy.core.window
     """,
     "both legs' wire": """
-        proxy.adapters.listener.framing proxy.adapters.listener.request proxy.adapters.turn
+        proxy.adapters.listener.chunks proxy.adapters.listener.framing
+        proxy.adapters.listener.request proxy.adapters.listener.seams proxy.adapters.turn
         proxy.adapters.upstream.answer proxy.adapters.upstream.connection
         proxy.adapters.upstream.framing proxy.adapters.upstream.head
         proxy.adapters.upstream.pool proxy.adapters.upstream.sweep proxy.adapters.upstream.wire

@@ -584,9 +584,8 @@ async def test_a_trailer_is_never_a_header_not_even_the_next_ones(world: World) 
         client = await sidecar.connect()
         await client.send(chunks.replace(b"/retell", b"/mcp/a") + trailer + b"\r\n")
         await client.send(request("POST", "/mcp/a", RPC))
-        first = await client.answer()
-        assert first.status == 401
-        assert await client.closed()
+        statuses = [(await client.answer()).status for _ in range(2)]
+        assert statuses == [401, 401]
 
     assert nothing_arrived(world)
 
