@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 from contextlib import AsyncExitStack
-from typing import Any
 
-from aiohttp import web
 from structlog.typing import FilteringBoundLogger
 
 from proxy.adapters.access import AccessLog
@@ -23,11 +22,10 @@ from proxy.adapters.replay_file import ReplayFile
 from proxy.adapters.rules_file import LoadedRules
 from proxy.adapters.rules_watch import RulesWatch
 from proxy.adapters.session_key import session_key
-from proxy.adapters.state_dir import StateDir
 from proxy.adapters.tasks import Tasks
-from proxy.adapters.upstream import HttpUpstream, Sweep
+from proxy.adapters.upstream import Sweep
 from proxy.adapters.watch import Watcher
-from proxy.admin.api import admin_application, observe_application
+from proxy.ageing import Ageing
 from proxy.arm_rules import probed, sources
 from proxy.attempt import Attempts
 from proxy.cached import Cached
@@ -37,6 +35,7 @@ from proxy.core.replay_events import EventGuard
 from proxy.core.rules import Address, Rules
 from proxy.core.rules.admission import start_warnings
 from proxy.core.rules.fault_text import headline
+from proxy.doors import Doors
 from proxy.durable import Durable
 from proxy.errands import Errands
 from proxy.errors import Fault, RulesError
@@ -44,13 +43,18 @@ from proxy.fixed import (
     descriptor_warnings,
     fixed_at_start,
     listener_options,
+    places,
     where_it_listens,
     with_flags,
 )
+from proxy.fleet import Fleet
 from proxy.handler import Handler
+from proxy.handover import Handover
+from proxy.inherited import Inherited
 from proxy.line import Line
 from proxy.once import Once
 from proxy.operations import Condition, SidecarOperations
+from proxy.pages import runners
 from proxy.ports import Arm
 from proxy.redelivery import Redelivery
 from proxy.sessions import Sessions
@@ -58,14 +62,11 @@ from proxy.settings import Settings
 from proxy.wire_faults import WireFaults
 from proxy.wiring import Prepared, Wiring, same_answers
 
-FINISH_SECONDS = 0.05
-"""How often a drain looks whether the last late write has ended."""
-
 
 class App:
     """One sidecar in one process, on a running loop.
 
-    `access_fd` is where access lines go; None: nowhere.
+    `access_fd` is where access lines go; None: nowhere.  `inherited` is what it begins with.
     """
 
     def __init__(
@@ -75,8 +76,10 @@ class App:
         log: FilteringBoundLogger,
         *,
         access_fd: int | None = None,
+        inherited: Inherited | None = None,
     ) -> None:
-        loaded = with_flags(loaded, settings)
+        self._inherited = inherited or Inherited()
+        loaded = with_flags(loaded, settings, self._inherited.addresses)
         rules = loaded.rules
         self._fixed = fixed_at_start(rules)
         self.log = log
@@ -91,57 +94,70 @@ class App:
         self.probes = Probes(clock=clock, watch=self.watcher, tasks=self.tasks)
         self.watcher.breaker_hook = self._breaker_changed
         self.wiring = self._wires(settings)
+        self.fleet = Fleet(self.wiring, clock)
         prepared = self.wiring.prepare(rules, self._health)
         self.once = Once(ReplayGuard(), EventGuard(), clock=clock, watch=self.watcher)
         self.cached = Cached(clock=clock, watch=self.watcher)
         self.sessions = Sessions(watch=self.watcher, new_id=new_id)
-        self.state = StateDir.open(rules.state_dir)
+        self.state = self._inherited.state(rules.state_dir)
         self._replays = ReplayFile(self.state, clock=clock, log=log)
         self.catalogues = Catalogues(
             clock=clock, log=log, tasks=self.tasks, files=CatalogueFiles(self.state, log)
         )
         self._session_key = session_key(self.state, log, shared=bool(prepared.session_keys))
         self._settings = settings
+        self.ageing = Ageing(clock=clock, log=log, length=settings.secret_length)
         self.durable = self._outbox()
         self.handler = self._path(prepared.line)
         faults = WireFaults(lambda: self.handler.line, self.watcher, clock, new_id)
         self.listener = Listener(
             self.handler.handle, faults.answer, options=listener_options(rules, descriptors())
         )
+        self.doors = Doors(self.listener, self._inherited)
         now_ms = clock.wall_ms()
         self.condition = Condition(loaded, now_ms, now_ms)
         self.operations = self._desk()
         self.rules_watch = RulesWatch(
-            loaded, settings.environment, apply=self._apply, refuse=self._refuse
+            loaded,
+            settings.environment,
+            apply=self._apply,
+            refuse=self._refuse,
+            secrets=settings.fingerprint,
         )
-        self.admin_address: tuple[str, int] = ("", 0)
-        self.observe_address: tuple[str, int] | None = None
-        self._retired: list[HttpUpstream] = []  # with exchanges that began under old rules
+        self.handover = self._handover()
         self._closing = AsyncExitStack()
-        self._hurried = False
         self._show_parts()
         self._take(prepared, loaded)
 
     async def start(self) -> None:
         """Listen and serve; raises `OSError` if an address cannot be had."""
-        closing, rules = self._closing, self.condition.loaded.rules
+        closing, rules, start = self._closing, self.condition.loaded.rules, self.tasks.start
         closing.callback(self.state.close)
         closing.push_async_callback(self.tasks.aclose)
-        closing.push_async_callback(self._close_upstreams)
+        closing.push_async_callback(self.fleet.aclose)
         closing.push_async_callback(self.probes.aclose)
         closing.push_async_callback(self.catalogues.aclose)
-        admin = admin_application(self.operations, token=self._admin_token, audit=self._audit)
-        self.admin_address = await self._serve_pages(admin, rules.admin.address)
-        if rules.listen.observe is not None:
-            observe = observe_application(self.operations)
-            self.observe_address = await self._serve_pages(observe, rules.listen.observe)
-        self._replays.load(self.once.guard, self.once.events)
-        await self.durable.start()
+        closing.push_async_callback(self.doors.aclose)
+        self.doors.claim(places(rules))
+        self._inherited.close()
         closing.push_async_callback(self.durable.stop, 0.0)
-        address = rules.listen.address
-        await self.listener.start(address.host, address.port)
-        self.tasks.start(self.rules_watch.watch(), "rules watch")
-        self.tasks.start(self.once.tidy(), "replay guard")
+        await self._inherited.learn(
+            self.once, self.durable, self.state, self._replays, clock=self.clock, start=start
+        )
+        await self.doors.open(
+            runners(
+                self.operations,
+                token=lambda: self._admin_token,
+                watcher=self.watcher,
+                log=self.log,
+                observed=rules.listen.observe is not None,
+            )
+        )
+        self.handover.open()
+        closing.push_async_callback(self.handover.close)
+        start(self.rules_watch.watch(), "rules watch")
+        start(self.once.tidy(), "replay guard")
+        start(self.ageing.remind(), "ages of secrets")
         self.lag.start()
         closing.callback(self.lag.stop)
         self.condition.reasons.remove("starting")
@@ -149,13 +165,24 @@ class App:
             "sidecar_started",
             address=str(Address(*self.listener.address)),
             admin=str(Address(*self.admin_address)),
+            pid=os.getpid(),
             rules=str(self.condition.loaded.path),
             digest=self.condition.loaded.digest,
         )
 
-    def reload(self) -> None:
-        """Read rules and secrets anew, changed or not (SIGHUP)."""
-        self.tasks.start(self.rules_watch.reload(force=True), "rules reload")
+    @property
+    def admin_address(self) -> tuple[str, int]:
+        """Host and port of the pages for operators."""
+        return self.doors.address("admin") or ("", 0)
+
+    @property
+    def observe_address(self) -> tuple[str, int] | None:
+        """Host and port of the pages for kubelets; None: there are none."""
+        return self.doors.address("observe")
+
+    async def reload(self) -> None:
+        """Read rules and secrets anew, changed or not."""
+        await self.rules_watch.reload(force=True)
 
     async def drain(self) -> int:
         """Let what runs finish, then close everything; the number of exchanges cut short."""
@@ -164,11 +191,16 @@ class App:
         self.log.info("drain_started", inflight=self.handler.inflight, grace=grace)
         ends = self.clock.now() + grace
         self.handler.lasting.end()
-        cut = await self.listener.drain(grace)
+        followed = self.handover.successor is not None
+        # Where another process accepts nobody is in a hurry: each caller's next answer sends him.
+        cut = await self.listener.drain(grace, idle=grace if followed else None)
         await self.durable.stop(max(0.0, ends - self.clock.now()))
         await self.probes.aclose()
         await self.catalogues.aclose()
-        await self._finish_writes(ends)
+        if (before := self._inherited.before) is not None:
+            await before.ended(max(0.0, ends - self.clock.now()))
+        await self.fleet.finish(ends)
+        await self.handover.close()
         self._replays.save(self.once.guard, self.once.events)
         await self.aclose()
         self.log.info("sidecar_stopped", cut=cut)
@@ -176,9 +208,11 @@ class App:
 
     def hurry(self) -> None:
         """Cut a running drain short."""
-        self._hurried = True
+        self.fleet.hurry()
         self.listener.hurry()
         self.durable.hurry()
+        if (before := self._inherited.before) is not None:
+            before.close()
 
     async def aclose(self) -> None:
         """Close every part but the listener; harmless a second time."""
@@ -188,20 +222,18 @@ class App:
 
     def _apply(self, loaded: LoadedRules) -> None:
         """Put newly loaded rules into force; raises a `CallsplitError`, and the old ones stay."""
-        loaded = with_flags(loaded, self._settings)
+        loaded = with_flags(loaded, self._settings, self._inherited.addresses)
         rules = where_it_listens(loaded.rules, self._fixed)
         self._take(self.wiring.prepare(rules, self._health), loaded)
         self._warn_of_fixed(loaded.rules)
 
     def _take(self, prepared: Prepared, loaded: LoadedRules) -> None:
         """From here on nothing can fail, and every new exchange sees the new rules."""
-        for upstream in self.wiring.commit(prepared):
-            upstream.retire()  # an exchange that began under the old rules may still send there
-            self._retired.append(upstream)
-        self._retired = [upstream for upstream in self._retired if upstream.busy]
+        self.fleet.retire(self.wiring.commit(prepared))
         self.metrics.pools, self.metrics.breakers = self.wiring.upstreams, self.wiring.breakers
         line, rules, condition = prepared.line, prepared.rules, self.condition
-        self.handler.line = line
+        before = condition.loaded.digest
+        self.handler.line, self._admin_token = line, prepared.admin_token
         self.sessions.use((*prepared.session_keys, self._session_key))
         self.durable.use(rules)
         self.listener.use(listener_options(rules, descriptors()))
@@ -223,9 +255,9 @@ class App:
         condition.warnings = [described(warning) for warning in loaded.warnings]
         condition.warnings += start_warnings(rules, self._settings.has_secret)
         condition.warnings += descriptor_warnings(rules, descriptors())
-        for warning in condition.warnings:
+        for warning in [*condition.warnings, *self.ageing.use(rules)]:
             self.log.warning("rules_warned", message=warning)
-        self.log.info("rules_loaded", digest=loaded.digest, path=str(loaded.path))
+        self.log.info("rules_loaded", before=before, digest=loaded.digest, path=str(loaded.path))
 
     def _refuse(self, error: RulesError) -> None:
         """A rules file that cannot be used: the last good one stays, and everybody can see it."""
@@ -257,13 +289,6 @@ class App:
 
     def _health(self) -> Reply:
         return self.operations.health()
-
-    def _admin_token(self) -> bytes | None:
-        token = self.condition.loaded.rules.admin.token
-        return self._settings.secret(token) if token is not None else None
-
-    def _audit(self, change: dict[str, Any]) -> None:
-        self.log.warning("operator_changed", **change)
 
     def _crashed(self, name: str, error: BaseException) -> None:
         self.log.error("task_crashed", task=name, exc_info=error)
@@ -313,6 +338,19 @@ class App:
             start=self.tasks.start,
         )
 
+    def _handover(self) -> Handover:
+        return Handover(
+            self.doors,
+            self.once,
+            self.durable,
+            state=self.state,
+            replays=self._replays,
+            draining=lambda: "draining" in self.condition.reasons,
+            clock=self.clock,
+            log=self.log,
+            start=self.tasks.start,
+        )
+
     def _desk(self) -> SidecarOperations:
         return SidecarOperations(
             self.condition,
@@ -325,12 +363,14 @@ class App:
             wiring=self.wiring,
             guard=self.once.guard,
             durable=self.durable,
+            ageing=self.ageing,
         )
 
     def _show_parts(self) -> None:
         """Figures that are read off the parts when somebody asks."""
         self.metrics.inflight.set_function(lambda: self.handler.inflight)
         self.metrics.runs = self.once.guard.store
+        self.metrics.secrets_since = self.ageing.since
         self.metrics.callers = lambda: self.listener.room
         cache = self.cached.cache
         self.metrics.cache_entries.set_function(lambda: len(cache))
@@ -338,28 +378,6 @@ class App:
         self.metrics.loop_lag.set_function(lambda: self.lag.seconds)
         if (access := self._access) is not None:
             self.metrics.access_dropped.set_function(lambda: access.dropped)
-
-    async def _serve_pages(self, pages: web.Application, address: Address) -> tuple[str, int]:
-        runner = web.AppRunner(pages, access_log=None, shutdown_timeout=1.0)
-        await runner.setup()
-        self._closing.push_async_callback(runner.cleanup)
-        await web.TCPSite(runner, address.host, address.port).start()
-        host, port = runner.addresses[0][:2]
-        return host, port
-
-    async def _finish_writes(self, ends: float) -> None:
-        """Let writes end that were late for their callers: to cut one may be to cancel it."""
-        while not self._hurried and self.clock.now() < ends:
-            if not any(upstream.busy for upstream in self._upstreams()):
-                return
-            await asyncio.sleep(FINISH_SECONDS)
-
-    def _upstreams(self) -> list[HttpUpstream]:
-        return [*self.wiring.upstreams.values(), *self._retired]
-
-    async def _close_upstreams(self) -> None:
-        for upstream in self._upstreams():
-            await upstream.aclose(0.0)
 
     def _load(self) -> tuple[int, float]:
         """Work under way; a body that is still arriving is its sender's time, and no work yet."""

@@ -8,6 +8,7 @@ from typing import Any
 
 from proxy.adapters.listener import Options
 from proxy.adapters.rules_file import LoadedRules
+from proxy.adapters.sockets import LISTENER
 from proxy.core.addresses import Networks
 from proxy.core.rules import Address, Rules
 from proxy.core.rules.parse import parse_address
@@ -71,19 +72,33 @@ def where_it_listens(rules: Rules, fixed: Mapping[str, Any]) -> Rules:
     return rules.model_copy(update={"listen": listen, "admin": admin})
 
 
-def with_flags(loaded: LoadedRules, settings: Settings) -> LoadedRules:
-    """The rules with the addresses of the command line, which outrank the file.
+def with_flags(
+    loaded: LoadedRules, settings: Settings, given: Mapping[str, Address] | None = None
+) -> LoadedRules:
+    """The rules with the addresses that outrank the file: of sockets that this process was `given`
+    (by name), then of the command line.
 
     Raises `SettingsError` for what is no address.
     """
-    rules = loaded.rules
+    rules, outranking = loaded.rules, dict(given or {})
     if settings.listen is not None:
-        update = {"address": flag("--listen", settings.listen)}
-        rules = rules.model_copy(update={"listen": rules.listen.model_copy(update=update)})
+        outranking.setdefault(LISTENER, flag("--listen", settings.listen))
     if settings.admin_listen is not None:
-        update = {"address": flag("--admin-listen", settings.admin_listen)}
+        outranking.setdefault("admin", flag("--admin-listen", settings.admin_listen))
+    if (address := outranking.get("admin")) is not None:
+        update = {"address": address}
         rules = rules.model_copy(update={"admin": rules.admin.model_copy(update=update)})
+    keys = {LISTENER: "address", "observe": "observe"}
+    listen = {key: outranking[name] for name, key in keys.items() if name in outranking}
+    if listen:
+        rules = rules.model_copy(update={"listen": rules.listen.model_copy(update=listen)})
     return replace(loaded, rules=rules)
+
+
+def places(rules: Rules) -> dict[str, Address]:
+    """Where the process listens, by the names of `proxy.adapters.sockets`."""
+    found = {LISTENER: rules.listen.address, "admin": rules.admin.address}
+    return found if rules.listen.observe is None else {**found, "observe": rules.listen.observe}
 
 
 def flag(name: str, value: str) -> Address:

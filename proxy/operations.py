@@ -6,6 +6,7 @@ Reads the parts of a running sidecar; every value is plain JSON, without secrets
 from __future__ import annotations
 
 import asyncio
+import os
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -61,6 +62,7 @@ class Condition:
     reasons: list[str] = field(default_factory=lambda: ["starting"])  # why not ready
     fault: str | None = None  # why the newest rules file is not in force
     warnings: list[str] = field(default_factory=list)  # what is worth a look in those in force
+    restart_failed: str = ""  # why no other process has followed, when one was to
 
 
 class SidecarOperations:
@@ -105,6 +107,7 @@ class SidecarOperations:
             "version": __version__,
             "started_at": stamp(condition.started_ms),
             "ready": not condition.reasons,
+            "process": {"pid": os.getpid(), "restart_failed": condition.restart_failed or None},
             "split": {
                 "to": present.to,
                 "otherwise": present.otherwise,

@@ -122,7 +122,7 @@ async def test_a_bad_file_leaves_the_good_rules_and_says_so(
 async def test_a_signal_reloads_what_has_not_changed(make: Make, stream: io.StringIO) -> None:
     """Secrets in files may have been rotated."""
     app = await make()
-    app.reload()
+    await app.reload()
 
     await until(lambda: len(events(stream, "rules_loaded")) == 2)
 
@@ -152,7 +152,7 @@ async def test_a_share_that_strangers_could_aim_at_is_warned_about_with_each_loa
 ) -> None:
     """`rules check` says the same: whoever skipped it reads it in the log."""
     app = await make(RULES.replace("percent: 0", "percent: 25"))
-    app.reload()
+    await app.reload()
     await until(lambda: len(events(stream, "rules_loaded")) == 2)
 
     warned = [event["message"] for event in events(stream, "rules_warned")]
@@ -325,7 +325,7 @@ async def test_replicas_that_share_a_key_know_each_others_sessions(
     one, other = await make(plain), await make(shared)
     before = await opened(one)
     one.condition.loaded.path.write_text(f"state_dir: {one.state.path}\n{shared}")
-    one.reload()
+    await one.reload()
     await until(lambda: one.condition.loaded.rules.listen.session_keys)
 
     assert await pinged(one, before) == 200

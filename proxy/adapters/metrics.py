@@ -104,6 +104,10 @@ class Metrics:
         self.mcp_sessions = c(
             "mcp_sessions", "Legacy MCP sessions, by what became of them.", "event"
         )
+        self.restarts_failed = c(
+            "restarts_failed", "Processes that were started to follow this one, and did not."
+        )
+        self.restarts_failed[()] += 0
         self.outbox = OutboxFigures(c, g)
         self._tell_of_pools()
         self._read(

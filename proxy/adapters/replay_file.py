@@ -16,6 +16,7 @@ from proxy.adapters.state_dir import StateDir
 from proxy.core.replay import ReplayGuard
 from proxy.core.replay_dump import Saved, dump, load
 from proxy.core.replay_events import EventGuard
+from proxy.errors import SettingsError
 from proxy.ports import Clock
 
 FILE: Final = "replays"
@@ -58,15 +59,31 @@ class ReplayFile:
             store = guard.store
             self._log.info("replays_loaded", records=len(store), unknown=store.unknown)
 
-    def save(self, guard: ReplayGuard, events: EventGuard) -> None:
-        """Leave it to the next process; blocks until the disk has it."""
+    def take_over(self, text: bytes, guard: ReplayGuard, events: EventGuard) -> None:
+        """Know what the process before this one knows; raises `SettingsError` if it is no use."""
+        now, wall_ms = self._clock.now(), self._clock.wall_ms()
+        try:
+            load(opened(text), guard, events, now=now, wall_ms=wall_ms)
+        except ValueError as error:
+            raise SettingsError(f"what has run there cannot be read here: {error}") from None
+
+    def text(self, guard: ReplayGuard, events: EventGuard) -> bytes:
+        """The file, as it would be now."""
+        return closed(dump(guard, events, now=self._clock.now(), wall_ms=self._clock.wall_ms()))
+
+    def keep(self, text: bytes, records: int) -> None:
+        """Have this as the file; blocks until the disk has it, and may be asked in any thread."""
         if not self._state.writable:
             return
-        saved = dump(guard, events, now=self._clock.now(), wall_ms=self._clock.wall_ms())
         try:
-            self._state.replace(FILE, closed(saved))
+            self._state.replace(FILE, text)
         except OSError as error:
-            self._log.error("replays_not_written", why=error.strerror, records=len(saved.runs))
+            self._log.error("replays_not_written", why=error.strerror, records=records)
+
+    def save(self, guard: ReplayGuard, events: EventGuard) -> None:
+        """Leave it to the next process; blocks until the disk has it."""
+        if self._state.writable:
+            self.keep(self.text(guard, events), len(guard.store))
 
     def _set_aside(self, why: str) -> None:
         """For a person to look at; what it knew is lost, so a repeat may run."""

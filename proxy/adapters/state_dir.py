@@ -74,7 +74,7 @@ class StateDir:
             os.close(lock)
             if error.errno in _NO_PLACE | _NO_LOCKS:
                 return cls(place, None, f"no lock can be had: {error.strerror}")
-            raise StateHeld(_held(place, holder)) from None
+            raise StateHeld(held(place, holder)) from None
         return cls(place, lock)
 
     @property
@@ -153,7 +153,8 @@ class StateDir:
             os.close(directory)
 
 
-def _held(place: Path, holder: str) -> str:
+def held(place: Path, holder: str) -> str:
+    """Why a second process does not start there, and the way out."""
     who = f"process {holder}" if holder.isdigit() else "another process"
     return (
         f"state_dir {place} is in use by {who}; stop that one first, or give this one a "

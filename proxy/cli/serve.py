@@ -31,8 +31,10 @@ def serve(
         str | None, typer.Option("--admin-listen", help="host:port; outranks admin.address.")
     ] = None,
 ) -> None:
-    """Run the sidecar.  SIGTERM drains and ends it, SIGHUP reloads the rules."""
-    from proxy.adapters.rules_file import load_rules
+    """Run the sidecar.
+
+    SIGTERM drains and ends it, SIGHUP reloads the rules, SIGUSR2 restarts it without a lost call.
+    """
     from proxy.errors import RulesError, SettingsError
     from proxy.settings import load_settings
 
@@ -40,13 +42,25 @@ def serve(
         settings = load_settings(
             env_file=env_file, rules=rules, listen=listen, admin_listen=admin_listen
         )
-        loaded = load_rules(settings.rules, settings.environment)
-        code = run(loaded, settings)
+        code = run(load(settings), settings)
     except SettingsError as error:
         fail(str(error), USAGE)
     except RulesError as error:
         refuse(error)
     raise typer.Exit(code)
+
+
+def load(settings: Settings) -> LoadedRules:
+    """The rules; what is wrong with them a process that waits for this one hears too."""
+    from proxy.adapters.rules_file import load_rules
+    from proxy.errors import RulesError
+    from proxy.inherited import excuse
+
+    try:
+        return load_rules(settings.rules, settings.environment)
+    except RulesError as error:
+        excuse(settings.environment, why_not(error))
+        raise
 
 
 def refuse(error: RulesError) -> NoReturn:
@@ -79,34 +93,58 @@ def cannot_listen(error: OSError) -> str:
 
 
 async def _serve(loaded: LoadedRules, settings: Settings) -> int:
-    import asyncio
     import gc
-    import signal
+    import os
 
     from proxy.adapters.clock import LoopClock
     from proxy.adapters.descriptors import raise_descriptors
     from proxy.adapters.logs import configure
+    from proxy.adapters.service_manager import ServiceManager
+    from proxy.adapters.spawn import own_command
     from proxy.app import App
+    from proxy.errors import CallsplitError
+    from proxy.inherited import Inherited
+    from proxy.lifecycle import Lifecycle
+    from proxy.settings import environment_of_successor
 
     raise_descriptors()
+    environment = settings.environment
     log = configure(LoopClock().wall_ms, human=settings.log_format == "console")
-    app = App(loaded, settings, log, access_fd=sys.stdout.fileno())
-    loop, stop = asyncio.get_running_loop(), asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    loop.add_signal_handler(signal.SIGHUP, app.reload)
+    inherited = await Inherited.find(environment, pid=os.getpid(), state_dir=loaded.rules.state_dir)
+    if inherited.note:
+        log.warning("sockets_ignored", why=inherited.note)
+    app: App | None = None
     try:
-        await app.start()
-    except OSError as error:
-        await app.aclose()
-        fail(cannot_listen(error), USAGE)
+        app = App(loaded, settings, log, access_fd=sys.stdout.fileno(), inherited=inherited)
+        life = Lifecycle(
+            app,
+            ServiceManager(environment),
+            log,
+            command=own_command(),
+            environment=environment_of_successor(),
+        )
+        await life.start()
+    except (OSError, CallsplitError) as error:
+        await inherited.fail(why_not(error))
+        if app is not None:
+            await app.aclose()
+        if isinstance(error, OSError):
+            fail(cannot_listen(error), USAGE)
+        raise
     gc.collect()
     gc.freeze()  # what start-up made stays: without it each full collection walks it, up to 45 ms
     # By default the young are walked for every 700 new objects: fewer than 64 requests under way
     # hold, and nothing on their path makes cycles that could be found.
     gc.set_threshold(50_000, 20, 50)
-    await stop.wait()
-    for number in (signal.SIGTERM, signal.SIGINT):  # whoever asks twice is in a hurry
-        loop.add_signal_handler(number, app.hurry)
-    await app.drain()
+    await life.end()
     return FINE
+
+
+def why_not(error: Exception) -> str:
+    """One line for the process that was to be followed; no source line, it may hold a secret."""
+    from proxy.core.rules.fault_text import headline
+    from proxy.errors import RulesError
+
+    if isinstance(error, RulesError):
+        return "; ".join(headline(fault) for fault in error.faults)
+    return cannot_listen(error) if isinstance(error, OSError) else str(error)

@@ -1,0 +1,208 @@
+"""How does this process let another one follow?  Step by step, and back again if it fails.
+
+1. The new one stands: rules loaded, sockets shared, arms wired; it says so.
+2. The old one lets its deliveries end, accepts nobody more, and puts its outbox down.
+3. It tells what has run and what is running.  From here on it asks before it runs anything.
+4. The new one knows all that, and holds the state; the old one says go, and drains.
+
+Connections wait in the shared queue between 2 and 4.  Whatever fails before `go` leaves the old one
+as it was.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections.abc import Callable
+from typing import Final
+
+from structlog.typing import FilteringBoundLogger
+
+from proxy.adapters.channel import (
+    VERSION,
+    Channel,
+    Go,
+    Hello,
+    Lost,
+    Message,
+    No,
+    Offer,
+    Ready,
+    State,
+    Taken,
+)
+from proxy.adapters.rendezvous import Rendezvous
+from proxy.adapters.replay_file import ReplayFile
+from proxy.adapters.state_dir import StateDir, held
+from proxy.doors import Doors, shares
+from proxy.durable import Durable
+from proxy.once import Once
+from proxy.ports import Clock
+from proxy.predecessor import Start
+from proxy.successor import Successor
+
+GREETING: Final = 30.0
+"""Seconds for a new process to begin: an interpreter's start, on a busy machine."""
+
+STARTING: Final = 60.0
+"""Seconds for it to load its rules and to be ready."""
+
+TAKING: Final = 10.0
+"""Seconds for it to learn what has run."""
+
+LAST_WORDS: Final = 2.0
+"""Seconds for it to hear how the last of what ran here has ended."""
+
+DELIVERIES: Final = 10.0
+"""Seconds for deliveries under way: an event may take 9."""
+
+
+class Refusal(Exception):
+    """It does not follow; the text says why."""
+
+
+class Handover:
+    """The old process's side.  `draining()` tells whether it is about to end anyway."""
+
+    def __init__(
+        self,
+        doors: Doors,
+        once: Once,
+        durable: Durable,
+        *,
+        state: StateDir,
+        replays: ReplayFile,
+        draining: Callable[[], bool],
+        clock: Clock,
+        log: FilteringBoundLogger,
+        start: Start,
+    ) -> None:
+        self.successor: Successor | None = None
+        self.followed = asyncio.Event()
+        self._doors = doors
+        self._once = once
+        self._durable = durable
+        self._state = state
+        self._replays = replays
+        self._draining = draining
+        self._clock = clock
+        self._log = log
+        self._start = start
+        self._busy = asyncio.Lock()
+        self._rendezvous = Rendezvous(state.path, self._came)
+
+    def open(self) -> None:
+        """Let others find this process, beside the state that it holds."""
+        if self._state.writable and not self._rendezvous.open():
+            self._log.warning("handover_unavailable", why=self._rendezvous.why)
+
+    async def close(self) -> None:
+        """Nobody follows any more; but who is doing so may finish."""
+        async with self._busy:
+            self._rendezvous.close()
+        if self.successor is not None:
+            await self.successor.finish(LAST_WORDS)
+
+    async def offer(self, sock: socket.socket, *, own: bool) -> int:
+        """Let the process at the other end follow; its ID.
+
+        `own`: this process has started it.  Raises `Refusal`, and all is as it was.
+        """
+        channel = Channel(sock)
+        try:
+            if self._busy.locked():
+                raise Refusal("another process is about to follow already")
+            async with self._busy:
+                return await self._followed_by(channel, own=own)
+        except Refusal as refusal:
+            channel.send(No(str(refusal)))
+            await channel.flush()
+            channel.close()
+            raise
+        except (Lost, TimeoutError):
+            channel.close()
+            raise Refusal("it did not say that it was ready") from None
+        except BaseException:
+            channel.close()
+            raise
+
+    async def _followed_by(self, channel: Channel, *, own: bool) -> int:
+        hello = await _heard(channel, GREETING)
+        if not isinstance(hello, Hello) or hello.version != VERSION:
+            raise Refusal("it is of another version, which cannot follow: stop this one first")
+        if self.successor is not None:
+            raise Refusal("another process has followed already")
+        places = [(place, sock) for place, sock in self._doors.places() if sock.fileno() >= 0]
+        if not (own or self._draining() or (hello.listener and shares(places, hello.listener))):
+            raise Refusal(held(self._state.path, str(os.getpid())))
+        number = self._state.number if self._state.writable else 0
+        offer = Offer([place for place, _ in places], number)
+        channel.send(offer, [sock.fileno() for _, sock in places])
+        ready = await _heard(channel, STARTING)
+        if not isinstance(ready, Ready):
+            raise Refusal(ready.why if isinstance(ready, No) else "it made no sense")
+        await self._hand(channel, hello.pid)
+        return hello.pid
+
+    async def _hand(self, channel: Channel, pid: int) -> None:
+        began = self._clock.now()
+        await self._durable.rest(DELIVERIES)
+        shut = self._clock.now()
+        await self._doors.shut()
+        await self._durable.stop(0.0)
+        successor = Successor(channel, pid=pid, clock=self._clock)
+        self._once.heir = self._durable.heir = successor
+        try:
+            self._tell(channel)
+            taken = await _heard(channel, TAKING)
+            if not isinstance(taken, Taken):
+                raise Refusal(taken.why if isinstance(taken, No) else "it made no sense")
+        except BaseException:
+            await self._take_back(successor)
+            raise
+        self._rendezvous.close()
+        self._state.close()
+        self._doors.leave()
+        self.successor = successor
+        channel.send(Go())
+        self._start(successor.listen(), "process that follows")
+        self.followed.set()
+        now = self._clock.now()
+        self._log.info(
+            "handed_over",
+            pid=pid,
+            rested_ms=round((shut - began) * 1000),
+            shut_ms=round((now - shut) * 1000),
+        )
+
+    def _tell(self, channel: Channel) -> None:
+        """All that is known, as of one moment: what comes after it is asked about."""
+        text = self._replays.text(self._once.guard, self._once.events)
+        runs, events = self._once.under_way()
+        lock = self._state.lock
+        channel.send(
+            State(text, runs, events, lock is not None), [lock] if lock is not None else []
+        )
+
+    async def _take_back(self, successor: Successor) -> None:
+        self._once.heir = self._durable.heir = None
+        successor.lose()
+        if not self._draining():
+            await self._durable.start()
+            await self._doors.reopen()
+
+    def _came(self, visitor: socket.socket) -> None:
+        self._start(self._receive(visitor), "process that would follow")
+
+    async def _receive(self, visitor: socket.socket) -> None:
+        try:
+            await self.offer(visitor, own=False)
+        except Refusal as refusal:
+            self._log.warning("handover_refused", why=str(refusal))
+
+
+async def _heard(channel: Channel, patience: float) -> Message:
+    async with asyncio.timeout(patience):
+        message, _ = await channel.receive()
+        return message
