@@ -38,6 +38,7 @@ def test_a_hundred_a_minute_admits_a_hundred_at_once_then_one_per_600_ms() -> No
         assert gcra.hit("k", at) > 0.5
 
 
+@pytest.mark.row("L11")
 def test_no_edge_lets_twice_the_limit_through() -> None:
     """A fixed window would admit 100 before its edge and 100 after it."""
     gcra = Gcra(Limit(100, burst=1))
@@ -106,6 +107,7 @@ def test_every_answer_equals_the_exact_ones(
         assert (gcra.hit(key, now) == 0.0) is (exact.wait(key, now) == 0)
 
 
+@pytest.mark.row("L11")
 @given(
     st.floats(0.5, 10_000),
     st.floats(0.01, 5),
@@ -141,6 +143,7 @@ def test_a_million_admissions_do_not_drift() -> None:
     assert admitted(gcra, [n * 0.3 for n in range(200_001)]) == 100_000
 
 
+@pytest.mark.row("L12")
 def test_idle_keys_are_forgotten() -> None:
     gcra = Gcra(Limit(60, burst=1))
     for n in range(1000):
@@ -160,6 +163,7 @@ def test_after_a_long_silence_everything_is_forgotten_at_once() -> None:
     assert len(gcra) == 1
 
 
+@pytest.mark.row("L12")
 def test_a_flood_of_keys_stays_within_its_bound() -> None:
     """100,000 spoofed addresses must not cost 100,000 entries."""
     gcra = Gcra(Limit(1, burst=1), max_keys=1000)

@@ -89,6 +89,7 @@ def test_when_full_the_calls_seen_since_stay() -> None:
     assert all(records.peek(f"call_{number}", NOW) for number in range(100, 150))
 
 
+@pytest.mark.row("L12")
 def test_when_all_were_seen_since_the_search_for_room_is_bounded() -> None:
     records = Records(most=1000)
     for number in range(1000):

@@ -21,6 +21,7 @@ def test_a_signature_is_known_from_its_second_time_on() -> None:
     assert not seen.again(digest(2), NOW)
 
 
+@pytest.mark.row("A5")
 def test_a_signature_is_remembered_for_as_long_as_it_could_hold() -> None:
     """One that is signed by a clock ahead of ours holds for twice the tolerance."""
     seen = SeenSignatures(TOLERANCE_MS)
@@ -62,6 +63,7 @@ def test_without_a_body_the_target_tells_signatures_of_one_moment_apart() -> Non
     assert seen.again(digest(1), NOW, "GET /retell/fn/t?call_id=a")
 
 
+@pytest.mark.row("L12")
 @pytest.mark.parametrize("most", [1, 2, 100])
 def test_memory_has_a_bound(most: int) -> None:
     """L12."""

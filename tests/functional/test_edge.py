@@ -307,6 +307,7 @@ async def test_behind_a_trusted_proxy_the_clients_own_address_counts(
 # -- Limits.
 
 
+@pytest.mark.row("L11")
 async def test_a_tool_over_its_limit_hears_a_sentence(world: World) -> None:
     """A 429 would be a broken tool to the agent, and a try again to Retell."""
     sidecar = await world.sidecar(limits={"tools_per_minute": 3, "burst": 1})
@@ -336,6 +337,7 @@ async def test_a_credentials_tools_do_not_use_up_anothers(world: World) -> None:
     assert [answer.arm for answer in (*first, second)] == ["mcp", "none", "mcp"]
 
 
+@pytest.mark.row("L11")
 async def test_an_address_over_its_limit_is_told_when_to_come_back(world: World) -> None:
     sidecar = await world.sidecar(limits={"ip_per_minute": 3, "burst": 1})
 
@@ -378,6 +380,7 @@ async def ask_head(sidecar: Sidecar, head: bytes) -> tuple[Answer, bool]:
     return answer, await client.closed()
 
 
+@pytest.mark.row("L1")
 async def test_a_declared_size_over_the_limit_is_refused_at_once(world: World) -> None:
     """L1: nothing of the body is waited for."""
     sidecar = await world.sidecar()
@@ -389,6 +392,7 @@ async def test_a_declared_size_over_the_limit_is_refused_at_once(world: World) -
     assert nothing_arrived(world)
 
 
+@pytest.mark.row("L2")
 async def test_chunks_are_refused_on_crossing_the_limit(world: World) -> None:
     """L2."""
     sidecar = await world.sidecar(listen={"body_limit": "1MB"})
@@ -405,6 +409,7 @@ async def test_chunks_are_refused_on_crossing_the_limit(world: World) -> None:
     assert nothing_arrived(world)
 
 
+@pytest.mark.row("L3")
 @pytest.mark.parametrize("chunked", [False, True], ids=["length", "chunks"])
 async def test_exactly_the_limit_passes(world: World, chunked: bool) -> None:
     """L3."""
@@ -419,6 +424,7 @@ async def test_exactly_the_limit_passes(world: World, chunked: bool) -> None:
     assert world.webhook.seen[0].body == body
 
 
+@pytest.mark.row("L4")
 async def test_a_bomb_is_relayed_as_it_is(world: World) -> None:
     """L4: nobody here unpacks it."""
     bomb = gzip.compress(b"\0" * 50_000_000)
@@ -437,6 +443,7 @@ TOO_MUCH = {
 }
 
 
+@pytest.mark.row("L5")
 @pytest.mark.parametrize(("raw", "status"), TOO_MUCH.values(), ids=TOO_MUCH)
 async def test_a_head_too_large_is_refused(world: World, raw: bytes, status: int) -> None:
     """L5."""
@@ -485,6 +492,7 @@ async def test_broken_framing_is_refused_and_accounted_for(world: World, sent: b
     assert (await sidecar.metrics()).total("requests_total", outcome="refused") == 1
 
 
+@pytest.mark.row("L7")
 async def test_a_body_that_does_not_come_is_waited_for_only_so_long(world: World) -> None:
     """L7."""
     sidecar = await world.sidecar(listen={"body_timeout": "200ms"})
@@ -496,6 +504,7 @@ async def test_a_body_that_does_not_come_is_waited_for_only_so_long(world: World
     assert nothing_arrived(world)
 
 
+@pytest.mark.row("L6", "L8")
 async def test_connections_that_say_nothing_are_closed_in_time(world: World) -> None:
     """L6, L8: one that never spoke, one that stopped in its head, one between two requests."""
     sidecar = await world.sidecar(listen={"header_timeout": "150ms", "idle_timeout": "200ms"})
@@ -511,15 +520,16 @@ async def test_connections_that_say_nothing_are_closed_in_time(world: World) -> 
     assert len(await sidecar.lines(2)) == 2
 
 
+@pytest.mark.row("L10")
 async def test_many_idle_connections_hold_up_nobody(world: World) -> None:
     """L10."""
     sidecar = await world.sidecar()
-    for _ in range(20):
+    for _ in range(40):
         await asyncio.gather(*[sidecar.connect() for _ in range(50)])
 
     assert (await sidecar.admin("/ready")).status == 200
     assert (await sidecar.call(SLOTS)).arm == "mcp"
-    assert (await sidecar.status())["connections"] == 1001
+    assert (await sidecar.status())["connections"] == 2001
 
 
 @pytest.mark.row("H4")

@@ -46,6 +46,7 @@ async def test_pipelined_requests_are_answered_in_order(serve: Serve) -> None:
     ]
 
 
+@pytest.mark.row("F19")
 async def test_pipelining_without_reading_holds_the_client_up_instead_of_filling_memory(
     serve: Serve,
 ) -> None:
@@ -180,6 +181,7 @@ async def test_garbage_while_a_request_is_being_answered_waits_for_it(serve: Ser
     assert served.faults == [400]
 
 
+@pytest.mark.row("L6")
 async def test_a_silent_connection_is_closed_at_the_head_deadline(serve: Serve) -> None:
     served = await serve(head_timeout=0.03)
     client = await served.connect()
@@ -188,6 +190,7 @@ async def test_a_silent_connection_is_closed_at_the_head_deadline(serve: Serve) 
     assert served.faults == []
 
 
+@pytest.mark.row("L6")
 async def test_a_head_that_drips_is_closed_with_408(serve: Serve) -> None:
     """The clock runs from the first byte, whatever comes after it."""
     served = await serve(head_timeout=0.05, idle_timeout=30.0)
@@ -209,6 +212,7 @@ async def test_a_head_that_drips_is_closed_with_408(serve: Serve) -> None:
     assert served.faults == [408]
 
 
+@pytest.mark.row("L8")
 async def test_an_idle_connection_is_closed_at_the_idle_deadline(serve: Serve) -> None:
     served = await serve(idle_timeout=0.03, head_timeout=30.0)
     client = await served.connect()

@@ -280,6 +280,7 @@ async def test_a_stream_for_a_caller_who_is_gone_is_closed_unread(serve: Serve) 
     assert (body.given, body.closed) == (0, 1)
 
 
+@pytest.mark.row("L9")
 @pytest.mark.row("R12")
 @pytest.mark.parametrize("streamed", [False, True])
 async def test_a_client_that_takes_nothing_is_cut_off(serve: Serve, streamed: bool) -> None:

@@ -161,6 +161,7 @@ async def test_chunks_over_the_limit_are_refused_if_all_are_here(serve: Serve) -
     assert (answer.status, answer.body) == (413, b"body_too_large")
 
 
+@pytest.mark.row("L7")
 async def test_a_body_that_stalls_is_refused_at_its_deadline(serve: Serve) -> None:
     async def handler(incoming: Incoming) -> Reply:
         with pytest.raises(Refused) as refused:
