@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 from backends.base import Backend, BackendConfig
 from backends.mcp import McpBackend
@@ -21,19 +21,58 @@ from proxy.core.dialects.catalogue import parse_page
 from proxy.core.dialects.ear import Answered, Ear
 from proxy.core.dialects.kept import again, keep
 from proxy.core.model import Call, Kind, Outbound, Reply
+from proxy.core.recognise import CallIds, recognise
+from proxy.core.routes import match
 from proxy.core.verdict import judge_reply
 from proxy.errors import ProbeFailed, UpstreamFailed
-from tests.backends.kit import Stream, make_call, mcp_call
+from tests.backends.kit import Stream, make_call, make_head, mcp_call
 from tests.fuzz.wires import Loop, pieces
 
 MODERN, LEGACY = "2026-07-28", "2025-11-25"
+
+
+def asking(version: str, method: str, params: dict[str, Any] | None, rpc_id: object = 1) -> Call:
+    """An MCP message, as it is recognised."""
+    message: dict[str, Any] = {"jsonrpc": "2.0", "method": method}
+    if rpc_id is not None:
+        message["id"] = rpc_id
+    fields = [(b"MCP-Protocol-Version", version.encode()), (b"Mcp-Method", method.encode())]
+    if params is not None:
+        message["params"] = params
+        name = params.get("name", params.get("uri"))
+        fields += [(b"Mcp-Name", name.encode())] if name else []
+    if params is not None and version == MODERN:
+        about = "io.modelcontextprotocol/"
+        own = {f"{about}protocolVersion": version, f"{about}clientCapabilities": {}}
+        message["params"] = {**params, "_meta": {**params.get("_meta", {}), **own}}
+    route = match("/mcp")
+    assert route is not None
+    head = make_head(path="/mcp", headers=fields)
+    return recognise(route, head, json.dumps(message).encode(), CallIds())
+
+
 CALLERS: Final[Mapping[str, Callable[[], Call]]] = {
     "function": partial(make_call, Kind.FUNCTION),
     "tools": partial(make_call, Kind.TOOLS),
     "args": partial(make_call, Kind.ARGS),
     "modern": partial(mcp_call, version=MODERN),
     "legacy": partial(mcp_call, version=LEGACY),
+    "progress": partial(
+        asking, MODERN, "tools/call", {"name": "book", "_meta": {"progressToken": 7}}
+    ),
+    "legacy progress": partial(
+        asking, LEGACY, "tools/call", {"name": "book", "_meta": {"progressToken": "p"}}
+    ),
+    "list": partial(asking, MODERN, "tools/list", {}),
+    "legacy list": partial(asking, LEGACY, "tools/list", {}),
+    "resource": partial(asking, MODERN, "resources/read", {"uri": "file:///x"}),
+    "legacy resource": partial(asking, LEGACY, "resources/read", {"uri": "file:///x"}),
+    "initialize": partial(asking, LEGACY, "initialize", {"protocolVersion": LEGACY}),
+    "discover": partial(asking, MODERN, "server/discover", {}),
+    "ping": partial(asking, LEGACY, "ping", None),
+    "cancel": partial(asking, LEGACY, "notifications/cancelled", {"requestId": 1}, rpc_id=None),
 }
+"""Who asks, and how it hears the answer."""
 PRINTABLE: Final = bytes(range(0x20, 0x7F))
 BACKENDS: Final = (McpBackend, ToolsBackend, WebhookBackend)
 _CONFIG: Final = BackendConfig("arm", path="/arm")
@@ -87,7 +126,7 @@ async def check(said: Said) -> None:
             except UpstreamFailed:
                 continue
             verdict = reply.verdict or judge_reply(reply.status, reply.headers, body)
-            if verdict.delivers and call.kind is Kind.MCP and make is not McpBackend:
+            if verdict.delivers and call.rpc_method == "tools/call" and make is not McpBackend:
                 check_rpc(body, call)
             if verdict.delivers and language in ("function", "args") and make is McpBackend:
                 assert reply.status == 200
@@ -163,7 +202,7 @@ def check_kept(said: Said) -> None:
             call = other()
             reply = again(call, kept)
             assert isinstance(reply.body, bytes)
-            if call.kind is Kind.MCP and kept.kind is not Kind.MCP:
+            if call.rpc_id is not None and kept.kind is not Kind.MCP:
                 check_rpc(reply.body, call)
 
 
