@@ -191,6 +191,7 @@ async def test_what_the_kind_requires_is_known_only_after_the_body(
     assert gate.watch.told == [("auth_failed", label)]
 
 
+@pytest.mark.row("A1")
 async def test_every_401_reads_the_same() -> None:
     """What was wrong is for the operator's metrics, not for the guesser."""
     gate = Gate()
@@ -316,6 +317,7 @@ OFFICE = Networks.of(["198.51.100.0/24", "2001:db8::/32"])
         ("unknown", 403),
     ],
 )
+@pytest.mark.row("A7")
 async def test_an_address_outside_the_list_is_refused_before_anything_is_read(
     peer: str, status: int | None
 ) -> None:

@@ -94,6 +94,7 @@ def judge(
         ([(b"X-Authorization", b"Bearer primary-token")], Failure.MISSING),
     ],
 )
+@pytest.mark.row("A1")
 def test_a_token_that_does_not_hold_is_told_apart(
     fields: list[tuple[bytes, bytes]], failure: Failure
 ) -> None:
@@ -108,6 +109,7 @@ def test_a_token_that_does_not_hold_is_told_apart(
 
 @pytest.mark.parametrize("place", [0, 1])
 @pytest.mark.parametrize("name", [b"Authorization", b"authorization", b"AUTHORIZATION"])
+@pytest.mark.row("A2")
 def test_primary_and_backup_token_hold(place: int, name: bytes) -> None:
     auth = policy()
     asked = with_fields([(name, b"bEaReR " + TOKENS[place])])
@@ -134,6 +136,7 @@ def test_primary_and_backup_token_hold(place: int, name: bytes) -> None:
         ([(b"X_Retell_Signature", SIGNED)], Failure.MISSING),
     ],
 )
+@pytest.mark.row("A6")
 def test_a_signature_that_cannot_hold_is_refused_before_the_body(
     fields: list[tuple[bytes, bytes]], failure: Failure
 ) -> None:
@@ -144,6 +147,7 @@ def test_a_signature_that_cannot_hold_is_refused_before_the_body(
     assert auth.shortfall(RETELL, presented) is failure
 
 
+@pytest.mark.row("H2")
 def test_connection_cannot_switch_authentication_off() -> None:
     auth = policy()
     asked = with_fields(
@@ -179,6 +183,7 @@ def test_any_key_may_have_signed(place: int) -> None:
         (b"v=" + b"9" * 32 + b",d=" + b"0" * 64, Failure.WRONG),
     ],
 )
+@pytest.mark.row("A4", "A5")
 def test_a_signature_that_does_not_hold_over_the_body_is_refused_after_it(
     signature: bytes, failure: Failure
 ) -> None:
@@ -189,6 +194,7 @@ def test_a_signature_that_does_not_hold_over_the_body_is_refused_after_it(
 
 
 @pytest.mark.parametrize("bit", [0, 7, 200, 439])
+@pytest.mark.row("A4")
 def test_one_flipped_bit_is_seen(bit: int) -> None:
     body = bytearray(BODY)
     body[bit // 8] ^= 1 << bit % 8
@@ -196,6 +202,7 @@ def test_one_flipped_bit_is_seen(bit: int) -> None:
     assert judge(policy(), Kind.EVENT, RETELL, head(signature=SIGNED), bytes(body)).failure
 
 
+@pytest.mark.row("A4")
 def test_an_empty_body_is_signed_too() -> None:
     """Retell's GET and DELETE functions."""
     asked = head(signature=sign(KEYS[0], b"", NOW))

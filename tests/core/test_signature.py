@@ -26,6 +26,7 @@ def sdk(body: str, header: str, *, key: str = KEY.decode(), now: int = NOW) -> b
 
 
 @pytest.mark.parametrize("row", named(VECTORS["digests"]))
+@pytest.mark.row("A4")
 def test_a_signature_equals_the_vector(row: dict[str, Any]) -> None:
     key, body, ms = row["key"].encode(), row["body"].encode(), row["ms"]
     assert len(body) == row["bytes"]
@@ -37,6 +38,7 @@ def test_a_signature_equals_the_vector(row: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("row", named(VECTORS["behaviour"]))
+@pytest.mark.row("A4", "A5", "A6")
 def test_a_header_is_judged_as_the_table_says(row: dict[str, Any]) -> None:
     keys, body, header = [row["key"].encode()], row["body"].encode(), row["header"].encode()
 
@@ -45,6 +47,7 @@ def test_a_header_is_judged_as_the_table_says(row: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("row", named(VECTORS["behaviour"]))
+@pytest.mark.row("A4")
 def test_the_table_is_what_the_sdk_does(row: dict[str, Any]) -> None:
     accepted = sdk(row["body"], row["header"], key=row["key"], now=row["now_ms"])
 
@@ -83,6 +86,7 @@ def test_we_accept_nothing_that_the_sdk_refuses(header: str) -> None:
 
 
 @given(st.lists(st.binary(max_size=100), max_size=3), st.binary(), st.none() | st.binary())
+@pytest.mark.row("A6")
 def test_no_bytes_whatever_raise(keys: list[bytes], body: bytes, header: bytes | None) -> None:
     assert verify(keys, body, header, NOW) in SignatureResult
 
@@ -98,6 +102,7 @@ def test_no_header_is_missing_and_an_empty_one_malformed() -> None:
     assert verify([KEY], b"", b"", NOW) is SignatureResult.MALFORMED
 
 
+@pytest.mark.row("A6")
 def test_a_megabyte_of_header_is_malformed_at_once() -> None:
     assert verify([KEY], b"", b"v=" + b"0" * 2**20 + b",d=", NOW) is SignatureResult.MALFORMED
 
@@ -126,6 +131,7 @@ def test_without_a_key_nothing_verifies() -> None:
     assert verify([], b"{}", sign(b"", b"{}", NOW), NOW) is SignatureResult.WRONG
 
 
+@pytest.mark.row("A5")
 def test_stale_is_told_only_of_a_signature_that_holds() -> None:
     """Else a forger's clock would be counted as Retell's late delivery."""
     old = NOW - 300_001
@@ -155,6 +161,7 @@ def test_a_header_is_read_into_time_and_digest() -> None:
 @example(b"v=,d=" + b"a" * 64)
 @example(b"v=1,d=,d=" + b"a" * 61)
 @example(b"v=" + b"1" * 33 + b",d=" + b"a" * 64)
+@pytest.mark.row("A6")
 def test_a_header_has_one_form(header: bytes) -> None:
     """That of Retell's Python SDK, with a bound on the digits."""
     form = re.fullmatch(rb"v=([0-9]{1,32}),d=([0-9a-f]{64})", header)

@@ -48,6 +48,7 @@ def test_each_token_is_found_at_its_place() -> None:
     "presented",
     [b"", b"primar", b"primary ", b"primary1", b"PRIMARY", b"primaryprimary", b"\xff", b"x" * 9999],
 )
+@pytest.mark.row("A1")
 def test_whatever_is_not_a_token_is_not_found(presented: bytes) -> None:
     assert TokenSet([b"primary", b"backup"]).find(presented) == -1
 
@@ -86,6 +87,7 @@ def compared_plainly(path: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("name", ["tokens", "signature", "auth", "force"])
+@pytest.mark.row("A3")
 def test_secrets_are_compared_by_compare_digest_only(name: str) -> None:
     """`==` ends at the first byte that differs, and so tells how many were right."""
     path = ROOT / "proxy" / "core" / f"{name}.py"

@@ -96,6 +96,7 @@ def test_a_secret_that_must_be_there_and_is_not_stops_the_start() -> None:
     assert start_faults(written, has("UPSTREAM")) == []
 
 
+@pytest.mark.row("A9")
 def test_a_public_admin_needs_a_token_that_is_there() -> None:
     admin = {"address": "0.0.0.0:9901", "token": "env:ADMIN?"}
 
