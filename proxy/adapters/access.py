@@ -90,7 +90,7 @@ def line(x: Exchange, wall_ms: int) -> Line:
         ],
         x.flags,
         x.method,
-        cap(x.path),
+        cap(x.path if x.path[:1] == "/" else _without_user(x.path)),
         x.peer,
         x.bytes_in,
         x.bytes_out,
@@ -206,3 +206,10 @@ class AccessLog:
                     rest = rest[written:]
             except OSError:  # the disk is full or the reader is gone: the calls go on
                 self.dropped += count
+
+
+def _without_user(target: str) -> str:
+    """A target that names a server (and is refused): a password may stand before its name."""
+    place = target.find("://") + 3 if "://" in target else 0
+    server, slash, path = target[place:].partition("/")
+    return target[:place] + server.rpartition("@")[2] + slash + path

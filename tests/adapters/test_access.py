@@ -178,3 +178,23 @@ def test_a_full_disk_is_counted(pipe: tuple[int, int]) -> None:
 
     assert log.dropped == 1
     os.close(log._fd)
+
+
+@pytest.mark.row("A8")
+@pytest.mark.parametrize(
+    ("target", "told"),
+    [
+        ("/retell", "/retell"),
+        ("/a@b", "/a@b"),
+        ("http://user:hunter2@evil/a@b", "http://evil/a@b"),
+        ("http://evil", "http://evil"),
+        ("user:hunter2@evil:443", "evil:443"),
+        ("*", "*"),
+        ("", ""),
+    ],
+)
+def test_a_password_before_a_servers_name_is_left_out(target: str, told: str) -> None:
+    x = Exchange("r", 0.0)
+    x.path = target
+
+    assert line(x, 0).path == told
