@@ -72,8 +72,12 @@ class _Connection(RequestHandler):
         exc: BaseException | None = None,
         message: str | None = None,
     ) -> web.StreamResponse:
-        """A short JSON error, and the connection is closed."""
-        if status >= 500:
+        """A short JSON error, and the connection is closed.
+
+        Whoever hangs up while a page still reads or writes makes it fail, which is no bug of it.
+        """
+        gone = self.transport is None or self.transport.is_closing()
+        if status >= 500 and not (gone and isinstance(exc, ConnectionError)):
             self._crashed(exc)
         if request.writer.output_size > 0:
             raise ConnectionError("an answer has begun already")

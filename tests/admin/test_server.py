@@ -132,3 +132,35 @@ async def test_a_body_is_still_asked_for_where_it_is_welcome(port: int) -> None:
     assert (await reader.read(-1)).startswith(b"HTTP/1.1 200 ")
     writer.close()
     await writer.wait_closed()
+
+
+@pytest.mark.parametrize(("bug", "told"), [(ConnectionResetError, False), (RuntimeError, True)])
+async def test_whoever_hangs_up_half_way_is_no_bug(
+    bug: type[Exception], told: bool, crashes: list[BaseException | None]
+) -> None:
+    """Found by fuzzing: anybody could fill the log with tracebacks, and needed no token."""
+    asked, failed = asyncio.Event(), asyncio.Event()
+
+    async def read(request: web.Request) -> web.Response:
+        asked.set()
+        try:
+            await request.read()  # It breaks off.
+        except ConnectionError:
+            failed.set()
+            raise bug("Cannot write to closing transport") from None
+        return web.Response()
+
+    pages = web.Application()
+    pages.router.add_post("/", read)
+    runner = PagesRunner(pages, crashed=crashes.append)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    _, writer = await asyncio.open_connection(*runner.addresses[0][:2])
+    writer.write(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n")
+    await asyncio.wait_for(asked.wait(), 10)
+    writer.transport.abort()
+    await asyncio.wait_for(failed.wait(), 10)
+    await asyncio.sleep(0)
+    await runner.cleanup()
+
+    assert bool(crashes) is told
