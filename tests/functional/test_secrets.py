@@ -38,7 +38,7 @@ OURS: dict[str, Any] = {
     "call_id": "call_private_1", "from_number": f"+{PHONE}", "transcript": f"User: {SENTENCE}",
     "metadata": {"name": NAME},
 }  # fmt: skip
-PERSONAL = [PHONE, NAME, "Thistlewood", "4111", SENTENCE]
+PERSONAL = [PHONE, NAME, "Thistlewood", "card number", SENTENCE]
 FORBIDDEN = [
     *SECRETS.values(), TYPED, LITERAL, *PERSONAL,
     *(credential_name("token", SECRETS[name].encode()) for name in ("TOKEN", "BACKUP")),
@@ -71,6 +71,8 @@ BODIES = {
     "rpc": tools_call(SLOTS, {"phone": f"+{PHONE}", "name": NAME}),
     "broken": b'{"event":"call_ended","call":{"transcript":"' + SENTENCE.encode(),
 }
+LATER = event(**{**OURS, "call_id": "call_private_3"})
+"""An event that no arm takes: it waits in the outbox."""
 
 
 def bearer(name: str) -> bytes:
@@ -147,7 +149,7 @@ class Harm:
             for target, body, proof in (
                 ("/retell", BODIES["function"], signed(BODIES["function"])),
                 ("/retell", BODIES["booking"], signed(BODIES["booking"])),
-                ("/retell", BODIES["event"], signed(BODIES["event"])),
+                ("/retell", LATER, signed(LATER)),
                 ("/mcp/call_private_1", BODIES["rpc"], bearer("TOKEN")),
             ):
                 await self.post(target, body, proof)
@@ -215,7 +217,8 @@ async def test_no_way_to_fail_shows_a_secret_or_a_callers_words(
     assert {answer.status for answer in harm.heard} >= {200, 400, 401, 403, 404, 408, 413, 417}
     assert len(sidecar.events("rules_refused")) == 6
     assert len(lines) == harm.asked > 70
-    assert (await sidecar.admin("/outbox", bearer("ADMIN"))).json["queued"] >= 1
+    kept = (await sidecar.admin("/outbox", bearer("ADMIN"))).json
+    assert kept["queued"] + kept["dead"] + kept["under_way"] >= 1
     assert [answer.status for answer in shown] == [200] * len(pages)
 
 
