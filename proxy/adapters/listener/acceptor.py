@@ -12,6 +12,7 @@ from aiohttp.web_protocol import RequestHandler
 from aiohttp.web_server import Server
 
 from proxy.adapters.listener.connection import Connection
+from proxy.adapters.listener.handshake import Handshake, Tls
 from proxy.adapters.listener.room import Arriving, Entry, Room
 from proxy.adapters.tasks import Tasks
 from proxy.adapters.turn import Turn
@@ -48,10 +49,19 @@ class Options:
 class Acceptor(Server):
     """Makes a `Connection` for each accepted socket and knows them all."""
 
-    def __init__(self, handler: Handler, bad_request: BadRequest, options: Options) -> None:
+    def __init__(
+        self,
+        handler: Handler,
+        bad_request: BadRequest,
+        options: Options,
+        *,
+        tls: Tls | None = None,
+    ) -> None:
         super().__init__(cast(Any, handler))
         self.handler = handler
         self.options = options
+        self.tls = tls
+        self.shaking: set[Handshake] = set()
         self.turn = Turn()
         self.inflight = 0  # exchanges between their head and the end of their answer
         self.room = Room(options.connections)
@@ -66,8 +76,9 @@ class Acceptor(Server):
         self._emptied: asyncio.Future[None] | None = None
         self._hurried = False
 
-    def __call__(self) -> Connection:
-        return Connection(self, self._loop)
+    def __call__(self) -> Connection | Handshake:  # type: ignore[override]
+        context = self.tls.of_callers if self.tls is not None else None
+        return Connection(self, self._loop) if context is None else Handshake(self, context)
 
     @property
     def open(self) -> int:
@@ -116,6 +127,13 @@ class Acceptor(Server):
         late.add_done_callback(self._late_ended)
         return self._context.run(self._tasks.start, work, "connection")
 
+    def shake(self, handshake: Handshake, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Start a handshake, and know it until it ends."""
+        self.shaking.add(handshake)
+        task = self._tasks.start(work, "handshake")
+        task.add_done_callback(lambda _: self._shaken(handshake))
+        return task
+
     async def emptied(self, timeout: float) -> bool:
         """Whether the last connection and the last late handler are gone within `timeout` s."""
         if not self._empty() and not self._hurried:
@@ -142,7 +160,12 @@ class Acceptor(Server):
         self._loop.call_exception_handler({"message": f"listener: {what}", "exception": error})
 
     def _empty(self) -> bool:
-        return not self._connections and not self.late
+        return not self._connections and not self.late and not self.shaking
+
+    def _shaken(self, handshake: Handshake) -> None:
+        self.shaking.discard(handshake)
+        handshake.settle()
+        self._tell_emptied()
 
     def _forget(self, handler: RequestHandler) -> None:
         self._connections.pop(handler, None)

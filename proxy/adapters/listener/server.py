@@ -8,6 +8,7 @@ import socket
 from collections.abc import Sequence
 
 from proxy.adapters.listener.acceptor import Acceptor, BadRequest, Handler, Options
+from proxy.adapters.listener.handshake import Tls
 from proxy.adapters.listener.room import Room
 from proxy.adapters.sockets import address, bound, close
 
@@ -16,14 +17,20 @@ TURNS = 1000
 
 
 class Listener:
-    """Serves `handler` on one address."""
+    """Serves `handler` on one address; what `tls` says is asked for each client anew."""
 
     def __init__(
-        self, handler: Handler, bad_request: BadRequest, *, options: Options | None = None
+        self,
+        handler: Handler,
+        bad_request: BadRequest,
+        *,
+        options: Options | None = None,
+        tls: Tls | None = None,
     ) -> None:
         self._handler = handler
         self._bad_request = bad_request
         self._options = options or Options()
+        self._tls = tls
         self._acceptor: Acceptor | None = None
         self._sockets: list[socket.socket] = []
         self._servers: list[asyncio.Server] = []
@@ -45,7 +52,9 @@ class Listener:
         options = self._options
         found = [sock] if sock is not None else list(sockets)
         self._sockets = found or bound(host, port, backlog=options.backlog)
-        acceptor = self._acceptor = Acceptor(self._handler, self._bad_request, options)
+        acceptor = self._acceptor = Acceptor(
+            self._handler, self._bad_request, options, tls=self._tls
+        )
         await self._accept(acceptor)
         self._address = address(self._sockets[0])
         self._sweep(acceptor)
@@ -140,6 +149,8 @@ class Listener:
         if not await acceptor.emptied(min(grace, idle)):
             for connection in acceptor.everybody():
                 connection.close_if_idle()
+            for handshake in acceptor.shaking:
+                handshake.cut()
             await acceptor.emptied(ends - acceptor._loop.time())
         cut = acceptor.inflight
         await self._cut(acceptor)
@@ -155,6 +166,7 @@ class Listener:
             self._sweeper.cancel()
         acceptor.closed = True
         tasks = [connection.cut() for connection in acceptor.everybody()]
+        tasks += [handshake.cut() for handshake in acceptor.shaking]
         cut = [*acceptor.late, *(task for task in tasks if task)]
         for task in acceptor.late:
             task.cancel()
@@ -167,5 +179,5 @@ class Listener:
         for connection in everybody:
             if connection.due <= now:
                 connection.expire()
-        acceptor.room.make_room(everybody)
+        acceptor.room.make_room((*everybody, *acceptor.shaking))
         self._sweeper = acceptor._loop.call_later(self._options.tick, self._sweep, acceptor)

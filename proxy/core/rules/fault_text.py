@@ -24,6 +24,11 @@ def headline(fault: Fault) -> str:
     return f"{place}: {what}" if place else what
 
 
+def described(fault: Fault) -> str:
+    """One fault on one line; the source line stays away, it may hold a secret."""
+    return headline(fault) + (f" ({fault.hint})" if fault.hint else "")
+
+
 def _shown(source: str, column: int) -> list[str]:
     """The part of the line around the column, and a caret below it."""
     at = min(max(column - 1, 0), len(source))

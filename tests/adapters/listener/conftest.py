@@ -12,6 +12,7 @@ import pytest_asyncio
 import uvloop
 
 from proxy.adapters.listener import Listener, Options
+from proxy.adapters.listener.handshake import Tls
 from proxy.core.model import Reply
 from tests.adapters.listener.raw import Handle, Serve, Served, echo
 
@@ -29,13 +30,18 @@ async def serve() -> AsyncIterator[Serve]:
     started: list[Served] = []
 
     async def start(
-        handler: Handle = echo, *, sock: socket.socket | None = None, **options: Any
+        handler: Handle = echo,
+        *,
+        sock: socket.socket | None = None,
+        tls: Tls | None = None,
+        **options: Any,
     ) -> Served:
         def bad_request(status: int) -> Reply:
             served.faults.append(status)
             return Reply(status, [(b"content-type", b"application/json")], b'{"error":{}}')
 
-        listener = Listener(handler, bad_request, options=Options(**{"tick": 0.01} | options))
+        limits = Options(**{"tick": 0.01} | options)
+        listener = Listener(handler, bad_request, options=limits, tls=tls)
         served = Served(listener)
         started.append(served)
         asyncio.get_running_loop().set_exception_handler(
