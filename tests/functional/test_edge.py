@@ -66,6 +66,7 @@ WRONG: dict[str, list[bytes]] = {
 
 
 @pytest.mark.parametrize("fields", WRONG.values(), ids=WRONG)
+@pytest.mark.row("A1")
 async def test_without_the_token_nothing_reaches_an_arm(world: World, fields: list[bytes]) -> None:
     """A1: always the same answer, and it does not tell how near one came."""
     sidecar = await world.sidecar(SECRETS, auth=AUTH)
@@ -81,6 +82,7 @@ async def test_without_the_token_nothing_reaches_an_arm(world: World, fields: li
 
 @pytest.mark.parametrize("token", [TOKEN, BACKUP])
 @pytest.mark.parametrize("scheme", ["Bearer", "bearer", "BEARER"])
+@pytest.mark.row("A2")
 async def test_each_token_opens(world: World, token: str, scheme: str) -> None:
     sidecar = await world.sidecar(SECRETS, auth=AUTH)
 
@@ -90,6 +92,7 @@ async def test_each_token_opens(world: World, token: str, scheme: str) -> None:
     assert b"authorization" not in world.mcp.seen[-1].names
 
 
+@pytest.mark.row("A2")
 async def test_tokens_rotate_by_reload_and_no_valid_request_fails(world: World) -> None:
     """A2: a file that changes, and a signal; the connections stay."""
     file = world.folder / "token"
@@ -147,6 +150,7 @@ NOW_WRONG: dict[str, list[bytes] | Any] = {
 
 
 @pytest.mark.parametrize("fields", NOW_WRONG.values(), ids=NOW_WRONG)
+@pytest.mark.row("A4", "A5", "A6")
 async def test_without_retells_signature_nothing_reaches_an_arm(world: World, fields: Any) -> None:
     """A4, A5, A6."""
     body = event()
@@ -171,6 +175,7 @@ SIGNED_BODIES = {
 @pytest.mark.parametrize("body", SIGNED_BODIES.values(), ids=SIGNED_BODIES)
 @pytest.mark.parametrize("key", [KEY, "key_before_rotation"], ids=["key", "old key"])
 @pytest.mark.parametrize("age", [0, -299_000, 299_000])
+@pytest.mark.row("A4")
 async def test_a_signature_holds_over_the_raw_bytes(
     world: World, body: bytes, key: str, age: int
 ) -> None:
@@ -245,6 +250,7 @@ async def test_both_can_be_asked_for(world: World) -> None:
     assert (await sidecar.post("/retell", body, signed(body), authorization(TOKEN))).status == 200
 
 
+@pytest.mark.row("A8")
 async def test_no_secret_shows_anywhere(world: World) -> None:
     """A8."""
     sidecar = await world.sidecar(SECRETS, auth=AUTH)
@@ -267,6 +273,7 @@ async def test_no_secret_shows_anywhere(world: World) -> None:
 # -- Addresses.
 
 
+@pytest.mark.row("A7")
 async def test_a_strange_address_is_turned_away_whatever_it_presents(world: World) -> None:
     """A7."""
     sidecar = await world.sidecar(SECRETS, auth={**AUTH, "allow": ["192.0.2.0/24"]})

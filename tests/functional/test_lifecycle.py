@@ -275,6 +275,7 @@ UNSAFE: list[tuple[dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("sections", "told"), UNSAFE)
+@pytest.mark.row("A9")
 async def test_what_could_not_be_served_safely_does_not_start(
     world: World, sections: dict[str, Any], told: str
 ) -> None:
