@@ -129,6 +129,8 @@ class Handover:
 
     async def _followed_by(self, channel: Channel, *, own: bool) -> int:
         hello = await _heard(channel, GREETING)
+        if isinstance(hello, No):
+            raise Refusal(hello.why)
         if not isinstance(hello, Hello) or hello.version != VERSION:
             raise Refusal("it is of another version, which cannot follow: stop this one first")
         if self.successor is not None:
