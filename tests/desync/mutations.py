@@ -33,9 +33,16 @@ _PIECES = (
 def mutations(seed: int, count: int) -> list[Vector]:
     """`count` of them."""
     chance = random.Random(seed)
-    return [
-        Vector("own mutations", f"{seed}-{number}", (_mutated(chance),)) for number in range(count)
-    ]
+    return [_vector(f"{seed}-{number}", chance, cut=number % 3 == 0) for number in range(count)]
+
+
+def _vector(name: str, chance: random.Random, *, cut: bool) -> Vector:
+    """One of them; `cut`: the second half comes once the first has been looked at."""
+    data = _mutated(chance)
+    if not cut or len(data) < 2:
+        return Vector("own mutations", name, (data,))
+    at = chance.randrange(1, len(data))
+    return Vector("own mutations", name, (data[:at], data[at:]), way="in two pieces")
 
 
 def _mutated(chance: random.Random) -> bytes:

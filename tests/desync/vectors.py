@@ -60,6 +60,8 @@ def ways(vector: Vector) -> Iterator[Vector]:
     Where nothing but a Host is missing it is sent with one too: else it says little.
     """
     yield vector
+    if vector.way != "as it is":
+        return
     if len(vector.steps) > 1:
         yield replace(vector, steps=tuple(map(_ours, vector.steps)), way="as ours")
         return

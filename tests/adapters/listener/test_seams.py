@@ -67,6 +67,57 @@ def test_each_request_is_cut_out_wherever_the_segments_end(
     assert not seams.begun
 
 
+@pytest.mark.parametrize(
+    "data",
+    [POST + b"abc", POST.replace(b"Content-Length", b"CONTENT-Length") + b"\r\n\r"],
+)
+def test_one_request_and_nothing_else_is_seen_at_a_glance(data: bytes) -> None:
+    seams = Seams()
+
+    assert seams.lone(data)
+    assert seams.whole
+
+
+SLOW = b"POST /b HTTP/1.1\r\nX-Length: 3\r\nContent-Length: 5\r\n\r\nabc"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        GET,
+        GET[:-1],
+        GET + GET,
+        POST,
+        POST + b"ab",
+        POST + b"abc" + GET,
+        CHUNKED + b"0\r\n\r\n",
+        POST.replace(b"3", b"03 ") + b"abc",
+        POST.replace(b"3", b"0000000003") + b"abc",
+        SLOW,
+        b"\r\n" + POST + b"abc",
+        GET.replace(b"\r\n\r\n", b"\r\nX: %b\r\n\r\n" % (b"a" * MAX_HEAD)),
+    ],
+)
+def test_all_else_is_looked_at_closely(data: bytes) -> None:
+    seams = Seams()
+
+    assert not seams.lone(data)
+    assert not seams.whole
+
+
+@pytest.mark.parametrize("before", [GET[:5], b"\r\n", POST + b"a", CHUNKED + b"1\r\n"])
+def test_what_stands_behind_a_beginning_is_not_alone(before: bytes) -> None:
+    _, seams = follow(before)
+
+    assert not seams.lone(POST + b"abc")
+
+
+def test_a_glance_sees_the_spaces_too() -> None:
+    with pytest.raises(Unfit):
+        Seams().lone(POST.replace(b" ", b"  ", 1) + b"abc")
+
+
 @pytest.mark.parametrize("end", [1, 2, 20, len(GET) - 1])
 def test_part_of_a_head_is_a_head_that_has_begun(end: int) -> None:
     _, seams = follow(GET[:end])
