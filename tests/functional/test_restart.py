@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import signal
-import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -23,7 +21,6 @@ from tests.functional.wire import (
     request,
     response,
     rpc,
-    runs,
     text,
     until,
 )
