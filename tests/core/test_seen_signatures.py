@@ -14,6 +14,16 @@ def digest(number: int) -> bytes:
     return number.to_bytes(4) * 8
 
 
+@given(st.sets(st.binary(min_size=32, max_size=32), max_size=40), st.integers(1, 50))
+def test_digests_that_fall_into_one_place_are_told_apart(many: set[bytes], most: int) -> None:
+    """All of them begin alike; a digest of zeros is one as well."""
+    seen = SeenSignatures(TOLERANCE_MS, most=2 * len(many) + most)
+    alike = {b"\0\0" + each[2:8] + bytes(24) for each in many}
+
+    assert [seen.again(each, NOW) for each in alike] == [False] * len(alike)
+    assert all(seen.again(each, NOW) for each in alike)
+
+
 def test_a_signature_is_known_from_its_second_time_on() -> None:
     seen = SeenSignatures(TOLERANCE_MS)
 
