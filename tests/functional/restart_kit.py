@@ -119,6 +119,7 @@ class Tally:
     closes: int = 0  # answers that said it was the connection's last
     lost: list[str] = field(default_factory=list)
     others: list[Answer] = field(default_factory=list)  # that were no 200
+    reasons: list[str] = field(default_factory=list)
 
 
 class Callers:
@@ -135,7 +136,8 @@ class Callers:
     async def answered(self, more: int) -> None:
         """Until so many more of them have had an answer."""
         goal = self.tally.answers + more
-        await until(lambda: self.tally.answers >= goal or self.tally.lost, f"{more} answers")
+        while self.tally.answers < goal and not self.tally.lost:
+            await asyncio.sleep(0.005)
 
     async def end(self) -> Tally:
         self._going = False
@@ -155,6 +157,7 @@ class Callers:
                 client = None
                 continue
             tally.answers += 1
+            tally.reasons.append(answer.reason)
             if answer.status != 200:
                 tally.others.append(answer)
             if not client.usable:

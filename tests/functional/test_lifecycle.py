@@ -43,8 +43,9 @@ async def draining(process: Process) -> None:
     await until(lambda: process.events("drain_started") or process.ended, "the drain has begun")
 
 
+@pytest.mark.row("Z2", "Z4")
 async def test_sigterm_lets_what_runs_finish(world: World) -> None:
-    """Z2, Z4: not ready but alive, connections close behind their answers, exit 0."""
+    """Not ready but alive, connections close behind their answers, exit 0."""
     go = asyncio.Event()
     world.webhook.play = held(go)
     process = world.process()
@@ -106,6 +107,7 @@ async def test_a_draining_sidecar_takes_no_new_connection(world: World) -> None:
     assert await process.code() == 0
 
 
+@pytest.mark.row("Z2")
 async def test_a_second_sigterm_is_in_a_hurry(world: World) -> None:
     world.webhook.play = freezes
     process = world.process()
@@ -158,6 +160,7 @@ async def test_ctrl_c_ends_it_too(world: World) -> None:
     assert "Traceback" not in process.said
 
 
+@pytest.mark.row("Z2")
 async def test_a_write_in_flight_at_sigterm_is_delivered_and_answered_once(world: World) -> None:
     go = asyncio.Event()
 
