@@ -19,6 +19,17 @@ _SEEDS = (
     b"POST /2 HTTP/1.1\r\nHost: a.test\r\nContent-Length: 2\r\n\r\nbc",
     b"POST /a HTTP/1.0\r\nHost: a.test\r\nConnection: keep-alive\r\nContent-Length: 3\r\n\r\nabc",
 )
+_ANSWERS = (
+    b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 5\r\n\r\nhello",
+    b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
+    b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+    b"3;x=y\r\nabc\r\nA\r\n0123456789\r\n0\r\nX-T: 1\r\n\r\n",
+    b"HTTP/1.1 404 Not Found\r\nConnection: close\r\n\r\nall that comes",
+    b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n"
+    b"HTTP/1.1 201 Created\r\nContent-Length: 0\r\n\r\n",
+    b"HTTP/1.1 204 No Content\r\nX-A: 1\r\n\r\n",
+    b"HTTP/1.0 200 OK\r\nContent-Length: 3\r\nConnection: keep-alive\r\n\r\nabc",
+)
 _PIECES = (
     b"\r\n", b"\n", b"\r", b" ", b"\t", b"\0", b"\x0b", b"\x0c", b"\x7f", b"\x80", b"\xff", b":",
     b";", b",", b"0", b"1", b"+", b"-", b"0x", b"_", b'"', b"\\", b"#", b"%00", b"HTTP/1.1",
@@ -30,8 +41,17 @@ _PIECES = (
 )  # fmt: skip
 
 
+def answers(seed: int, count: int) -> list[Vector]:
+    """`count` of them for origins to say."""
+    chance = random.Random(seed)
+    return [
+        Vector("own answers", f"{seed}-{number}", (_mutated(chance, _ANSWERS),), response=True)
+        for number in range(count)
+    ]
+
+
 def mutations(seed: int, count: int) -> list[Vector]:
-    """`count` of them."""
+    """`count` of them for callers to say."""
     chance = random.Random(seed)
     return [_vector(f"{seed}-{number}", chance, cut=number % 3 == 0) for number in range(count)]
 
@@ -45,8 +65,8 @@ def _vector(name: str, chance: random.Random, *, cut: bool) -> Vector:
     return Vector("own mutations", name, (data[:at], data[at:]), way="in two pieces")
 
 
-def _mutated(chance: random.Random) -> bytes:
-    data = chance.choice(_SEEDS)
+def _mutated(chance: random.Random, seeds: tuple[bytes, ...] = _SEEDS) -> bytes:
+    data = chance.choice(seeds)
     for _ in range(chance.choice((1, 1, 1, 2, 3))):
         data = chance.choice(_WAYS)(data, chance)
     return data

@@ -36,7 +36,7 @@ def main() -> int:
 
     from tests.bench.place import RESULTS
     from tests.desync import vectors
-    from tests.desync.mutations import mutations
+    from tests.desync.mutations import answers, mutations
     from tests.desync.report import print_report
     from tests.desync.runs import run
 
@@ -47,6 +47,7 @@ def main() -> int:
         return 2
     if asked.mutations:
         files["own mutations"] = mutations(asked.seed, asked.mutations)
+        files["own answers"] = answers(asked.seed, asked.mutations)
     if asked.only:
         files = {name: [v for v in some if asked.only in v.id] for name, some in files.items()}
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

@@ -201,7 +201,7 @@ def _request(data: bytes, at: int, *, host_needed: bool) -> Message:
         _one(fields, name)
     host = _one(fields, b"host")
     if host is None:
-        if host_needed:
+        if host_needed and version >= (1, 1):
             raise Broken("no Host (RFC 9112, 3.2)")
     elif not _good_host(host):
         raise Broken("malformed Host (RFC 9110, 7.2)")

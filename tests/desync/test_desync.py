@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 import uvloop
 
-from tests.desync.mutations import mutations
+from tests.desync.mutations import answers, mutations
 from tests.desync.oracle import Sort
 from tests.desync.runs import Result, run
 from tests.desync.vectors import Vector, load
@@ -51,6 +51,15 @@ async def test_no_probe_is_misread_and_none_that_is_scored_fails() -> None:
 @pytest.mark.row("F21")
 async def test_no_mutation_of_ours_is_misread() -> None:
     result = await through(mutations(2026, 200))
+
+    assert told(result) == []
+    sorts = {one.sort for one in result.findings}
+    assert {Sort.CLEAN, Sort.REJECT} <= sorts
+
+
+@pytest.mark.row("F21", "R1", "R2")
+async def test_no_mutated_answer_is_passed_on_as_another_one() -> None:
+    result = await through(answers(2026, 150))
 
     assert told(result) == []
     sorts = {one.sort for one in result.findings}

@@ -19,7 +19,7 @@ VALID = {
     "extensions": CHUNKED + b'3 ; a = "b;\\""\r\nabc\r\n0;x\r\n\r\n',
     "trailers": CHUNKED + b"3\r\nabc\r\n0\r\nX: 1\r\n\r\n",
     "absolute form": GET.replace(b" / ", b" http://a/x?y "),
-    "HTTP/1.0 without a Host": b"GET / HTTP/1.0\r\nHost: a\r\nConnection: keep-alive\r\n\r\n",
+    "HTTP/1.0 without a Host": b"GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n",
     "an empty value": GET.replace(b"\r\n\r\n", b"\r\nX:\r\n\r\n"),
     "a value above ASCII": GET.replace(b"\r\n\r\n", b"\r\nX: \xff\r\n\r\n"),
     "a tab in a value": GET.replace(b"\r\n\r\n", b"\r\nX: a\tb \r\n\r\n"),

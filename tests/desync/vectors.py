@@ -65,8 +65,9 @@ def ways(vector: Vector) -> Iterator[Vector]:
     if len(vector.steps) > 1:
         yield replace(vector, steps=tuple(map(_ours, vector.steps)), way="as ours")
         return
-    if requests(vector.raw).fault.startswith("no Host"):
-        yield replace(vector, steps=(_each(vector.raw, _hosted),), way="with a Host")
+    hosted = _each(vector.raw, _hosted)
+    if hosted != vector.raw and requests(vector.raw, host_needed=False).valid:
+        yield replace(vector, steps=(hosted,), way="with a Host")
     yield replace(vector, steps=(_ours(vector.raw),), way="as ours")
 
 
