@@ -7,12 +7,15 @@ reasons; or every fault is told, each with a place in the file where there is on
 from __future__ import annotations
 
 import contextlib
+import io
 from pathlib import Path
 from typing import Final, cast
 
 import orjson
 
+from proxy.adapters.certificates import Certificates
 from proxy.adapters.clock import LoopClock
+from proxy.adapters.logs import configure
 from proxy.adapters.rules_file import LoadedRules, parse_rules
 from proxy.adapters.upstream import Sweep
 from proxy.adapters.watch import Watcher
@@ -97,6 +100,10 @@ def build(loaded: LoadedRules) -> None:
     """Everything that these rules would put in force; nothing is started."""
     clock = LoopClock()
     wiring = Wiring(
-        clock=clock, watch=cast(Watcher, FakeWatch()), sweep=Sweep(clock), secret=secret
+        clock=clock,
+        watch=cast(Watcher, FakeWatch()),
+        sweep=Sweep(clock),
+        secret=secret,
+        certificates=Certificates(clock=clock, log=configure(clock.wall_ms, stream=io.StringIO())),
     )
     wiring.commit(wiring.prepare(loaded.rules, lambda: Reply(200)))
