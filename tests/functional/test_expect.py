@@ -93,20 +93,17 @@ OTHERS = {
 
 @pytest.mark.row("E2")
 @targets
-@pytest.mark.parametrize("fields", OTHERS.values(), ids=OTHERS)
 @pytest.mark.parametrize("here", [False, True], ids=["head alone", "with its body"])
-async def test_any_other_expectation_fails(
-    world: World, target: str, fields: list[bytes], here: bool
-) -> None:
+async def test_any_other_expectation_fails(world: World, target: str, here: bool) -> None:
     sidecar = await world.sidecar(passthrough="webhook")
-    client = await sidecar.connect()
-    raw = request("POST", target, event(), *fields)
+    for name, fields in OTHERS.items():
+        client = await sidecar.connect()
+        raw = request("POST", target, event(), *fields)
 
-    answer = await client.ask(raw if here else head_of(raw))
+        answer = await client.ask(raw if here else head_of(raw))
 
-    assert (answer.status, answer.code) == (417, "expectation_failed")
-    if not here:
-        assert await client.closed()
+        assert (answer.status, answer.code) == (417, "expectation_failed"), name
+        assert here or await client.closed()
     assert world.webhook.connections == 0
 
 

@@ -52,31 +52,27 @@ NOMINATED = {
 
 @pytest.mark.row("H1")
 @ways
-@pytest.mark.parametrize("fields", NOMINATED.values(), ids=NOMINATED)
-async def test_what_connection_names_goes_no_further(
-    world: World, way: str, fields: list[bytes]
-) -> None:
+async def test_what_connection_names_goes_no_further(world: World, way: str) -> None:
     sidecar = await world.sidecar(**THROUGH)
+    for name, fields in NOMINATED.items():
+        answer, seen = await sent(world, sidecar, way, *fields)
 
-    answer, seen = await sent(world, sidecar, way, *fields)
-
-    assert answer.status == 200
-    assert seen.names.isdisjoint({b"connection", b"x-s", b"x_s"})
+        assert answer.status == 200
+        assert seen.names.isdisjoint({b"connection", b"x-s", b"x_s"}), name
 
 
 @pytest.mark.row("H1")
 @pytest.mark.parametrize("way", ["event", "page"])
-@pytest.mark.parametrize("fields", list(NOMINATED.values())[:-1], ids=list(NOMINATED)[:-1])
-async def test_what_an_arms_connection_names_goes_no_further(
-    world: World, way: str, fields: list[bytes]
-) -> None:
-    world.webhook.play = says(response(b"{}", *fields[:-1], b"X-Fine: 1", fields[-1]))
+async def test_what_an_arms_connection_names_goes_no_further(world: World, way: str) -> None:
     sidecar = await world.sidecar(**THROUGH)
+    for name, fields in NOMINATED.items():
+        theirs = [field.replace(b"X_S", b"X-S") for field in fields]
+        world.webhook.play = says(response(b"{}", *theirs[:-1], b"X-Fine: 1", theirs[-1]))
 
-    answer, _ = await sent(world, sidecar, way)
+        answer, _ = await sent(world, sidecar, way)
 
-    assert answer.names.isdisjoint({b"connection", b"x-s"})
-    assert answer.values(b"x-fine") == [b"1"]
+        assert answer.names.isdisjoint({b"connection", b"x-s"}), name
+        assert answer.values(b"x-fine") == [b"1"]
 
 
 NEEDED = b"""X-Forwarded-For, X-Forwarded-Host, X-Forwarded-Proto, Authorization,
