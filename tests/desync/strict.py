@@ -232,6 +232,9 @@ _SINGLE = (
 )  # Fields that are no list (RFC 9110, 5.3).
 
 
+_FRAMING = (b"content-length", b"transfer-encoding")
+
+
 def _request_line(line: bytes) -> tuple[bytes, bytes, tuple[int, int]]:
     match = _REQUEST_LINE(line)
     if match is None:
@@ -342,12 +345,16 @@ def _response(data: bytes, at: int, method: bytes, *, ended: bool) -> Message:
     coding, length = _one(fields, b"transfer-encoding"), _length(fields)
     if coding is not None and (length is not None or version == (1, 0)):
         raise Broken("framing in doubt (RFC 9112, 6.1)")
+    if coding is not None and (status < 200 or status == 204):
+        raise Broken("a coding where there is no body (RFC 9112, 6.1)")
     if method == b"HEAD" or status < 200 or status in (204, 304):
         return Message(first, version, fields, b"", "none", body_at)
     if coding is not None:
         if coding.lower() != b"chunked":
             raise Broken("a coding that we did not ask for (RFC 9112, 7)")
         body, end, trailers, extended = _chunks(data, body_at)
+        if any(name.lower() in _FRAMING for name, _ in trailers):
+            raise Broken("framing among trailers (RFC 9110, 6.5.1)")
         return Message(first, version, fields, body, "chunked", end, trailers, extended)
     if length is None:
         if not ended:

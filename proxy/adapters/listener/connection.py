@@ -30,6 +30,9 @@ from proxy.core.model import Reply
 if TYPE_CHECKING:
     from proxy.adapters.listener.acceptor import Acceptor
 
+IN_A_ROW: Final = 8
+"""Requests that one connection has answered before others have their turn."""
+
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
@@ -47,11 +50,13 @@ class Connection(Outlet):
 
     __slots__ = (
         "_broken",
+        "_gives_way",
         "_head_began",
         "_request",
         "_rest",
         "_seams",
         "_served",
+        "first_due",
         "peer",
         "secure",
         "turned_away",
@@ -62,11 +67,13 @@ class Connection(Outlet):
         self.peer = ""
         self.secure = False
         self.turned_away = False  # there are too many
+        self.first_due = 0.0  # when its first head is; 0: as long from now as any
         self._request: Request | None = None
         self._served = False  # at least one request has come
         self._head_began = False  # part of a head is here
         self._seams = Seams()
         self._rest = b""  # came, and waits until there is room for it
+        self._gives_way = False  # it goes on when others had their turn
         self._broken = False  # nothing that follows can be understood
 
     # -- told by the transport ----------------------------------------------------------------
@@ -98,23 +105,58 @@ class Connection(Outlet):
             super().data_received(b"")
         if self._rest:
             data, self._rest = self._rest + data, b""
-        at, size, seams = 0, len(data), self._seams
-        while at < size and not self._broken:
-            if self._reading_paused or len(self._messages) >= self._max_msg_queue_size:
-                self._rest = data[at:]
-                return
-            try:
-                piece, at = seams.cut(data, at)
-            except Unfit as unfit:
-                self._break_off(unfit.status)
-                return
-            self._parse(piece)
+        seams = self._seams
+        try:
+            room = not (self._messages or self._reading_paused or self._upgraded)
+            if room and seams.lone(data):
+                self._parse(data, lone=True)
+            else:
+                self._pass_on(data)
+        except Unfit as unfit:
+            self._break_off(unfit.status)
         if seams.begun and not self._head_began and self._waiter is not None:
             self._head_began = True
             self.due = min(self.due, self._loop.time() + self._acceptor.options.head_timeout)
 
-    def _parse(self, piece: bytes) -> None:
-        """Feed the parser, and see that it finds a head where one ends, and nowhere else."""
+    def _pass_on(self, data: bytes) -> None:
+        """Cut `data` up for the parser, as far as there is room; raises `Unfit`."""
+        at, size = 0, len(data)
+        while at < size and not self._broken:
+            if self._reading_paused or len(self._messages) >= self._max_msg_queue_size:
+                self._rest = data[at:]
+                return
+            if self._upgraded:  # What follows an offered WebSocket may be frames.
+                super().data_received(data[at:])
+                return
+            in_chunks = self._seams.in_chunks
+            piece, at = self._seams.cut(data, at)
+            self._parse(piece)
+            if in_chunks and at < size and not self._broken:
+                self._rest = data[at:]
+                self._give_way()
+                return
+
+    def _give_way(self) -> None:
+        """Let others have their turn: a read can hold more tiny chunks than one turn should."""
+        if not self._gives_way:
+            self._gives_way = True
+            self._pause_reading_for_buffer()
+            self._loop.call_soon(self._go_on)
+
+    def _go_on(self) -> None:
+        """One's turn again."""
+        self._gives_way = False
+        if self.transport is None:
+            return
+        self.data_received(b"")
+        if not self._gives_way and len(self._messages) < self._max_msg_queue_size:
+            self._resume_reading_for_buffer()
+
+    def _parse(self, piece: bytes, *, lone: bool = False) -> None:
+        """Feed the parser, and see that it finds a head where one ends, and nowhere else.
+
+        `lone`: the whole body follows in the same piece.
+        """
         messages, seams = self._messages, self._seams
         before = len(messages)
         super().data_received(piece)
@@ -129,7 +171,11 @@ class Connection(Outlet):
         elif found:
             message: Message = messages[-1][0]
             payload = messages[-1][1]
-            if not payload.is_eof():
+            if payload.is_eof():
+                return
+            if lone:
+                self._break_off(400)
+            else:
                 length = message.headers.get(hdrs.CONTENT_LENGTH)
                 seams.body(int(length or 0), chunked=message.chunked)
 
@@ -236,7 +282,7 @@ class Connection(Outlet):
         All of them in this one task, unless one is answered early, so a context variable that a
         handler sets lives on into the connection's next request.
         """
-        options, go_on = self._acceptor.options, Then.GO_ON
+        acceptor, go_on, in_a_row = self._acceptor, Then.GO_ON, 0
         then = go_on
         try:
             if early is not None:
@@ -245,19 +291,27 @@ class Connection(Outlet):
                 then = self.refuse(503)
             while then is go_on and self.transport is not None:
                 if not self._messages:
-                    patience = options.idle_timeout if self._served else options.head_timeout
-                    self.due = self._loop.time() + patience
+                    # Part of a head may have come behind the last request.
+                    began = self._head_began = self._seams.begun
+                    idle = self._served and not began
+                    options, in_a_row = acceptor.options, 0
+                    patience = options.idle_timeout if idle else options.head_timeout
+                    self.due = self.first_due or self._loop.time() + patience
+                    self.first_due = 0.0
                     self._waiter = self._loop.create_future()
                     try:
                         await self._waiter
                     finally:
                         self._waiter = None
+                elif (in_a_row := in_a_row + 1) == IN_A_ROW:
+                    in_a_row = 0
+                    await asyncio.sleep(0)
                 message, payload = self._take()
                 then = await self._exchange(message, payload)
             if then is Then.LINGER:
                 await self.linger()
         except Exception as error:
-            self._acceptor.report("a connection failed", error)
+            acceptor.report("a connection failed", error)
             self.abort()
 
     def _take(self) -> _Queued:

@@ -213,6 +213,19 @@ async def test_a_head_that_drips_is_closed_with_408(serve: Serve) -> None:
 
 
 @pytest.mark.row("L8")
+@pytest.mark.row("L6", "L8")
+async def test_part_of_a_head_behind_a_request_has_a_heads_time(serve: Serve) -> None:
+    """Not that of an idle connection, which is far longer."""
+    served = await serve(head_timeout=0.05)
+    client = await served.connect()
+    await client.send(GET % 1 + b"GET /2 HTTP/1.1\r\n")
+
+    assert (await client.answer()).status == 200
+    answer = await client.answer()
+    assert (answer.status, answer.header("connection")) == (408, "close")
+    assert await client.rest() == b""
+
+
 async def test_an_idle_connection_is_closed_at_the_idle_deadline(serve: Serve) -> None:
     served = await serve(idle_timeout=0.03, head_timeout=30.0)
     client = await served.connect()
@@ -418,6 +431,31 @@ async def test_a_trailer_never_becomes_a_header_of_the_next_request(
     assert bodies == [b"POST /0 ab", b"POST /1 c" if after is AFTER else b"GET /1 "]
     names = {name.lower() for headers in seen for name, _ in headers}
     assert names == {b"host", b"transfer-encoding"}
+
+
+@pytest.mark.row("F19")
+async def test_what_stands_behind_a_body_that_nobody_has_read_yet_waits_with_it(
+    serve: Serve,
+) -> None:
+    """The body fills its buffer and the socket is paused; all behind it is here already."""
+    read = asyncio.Event()
+
+    async def handler(incoming: Incoming) -> Reply:
+        if incoming.method == "POST":
+            await read.wait()
+        body = await incoming.read(1 << 20, asyncio.get_running_loop().time() + 10)
+        return Reply(200, [], b"%d" % len(body))
+
+    served = await serve(handler, read_buffer=1024)
+    client = await served.connect()
+    sent = post(b"x" * 20_000) + CHUNKS.replace(b"ab", b"abc").replace(b"2\r\n", b"3\r\n")
+    await client.send(sent + TRAILER + b"".join(GET % n for n in range(40)))
+    while served.listener.inflight == 0:
+        await asyncio.sleep(0)
+    read.set()
+    bodies = [(await client.answer()).body for _ in range(42)]
+
+    assert bodies == [b"20000", b"3", *[b"0"] * 40]
 
 
 async def test_plain_chunks_do_not_cost_the_connection(serve: Serve) -> None:
