@@ -1,4 +1,4 @@
-"""`make proof`: start, decision time, latency, breaker cycle, reloads, a million requests.
+"""`make proof`: start, decision time, latency, breaker cycle, reloads, tokens, a million requests.
 
 Everything runs on 127.0.0.1.  Takes some minutes; progress is told on standard error.
 """
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 if TYPE_CHECKING:
     from tests.bench.place import Peer
 
-PARTS = ("start", "decision", "latency", "cycle", "reloads", "endurance", "tracking")
+PARTS = ("start", "decision", "timing", "latency", "cycle", "reloads", "endurance", "tracking")
 
 
 def arguments() -> argparse.Namespace:
@@ -61,6 +61,7 @@ def prove(asked: argparse.Namespace) -> dict[str, dict[str, Any]]:
     from tests.bench.cycle import breaker_cycle
     from tests.bench.peers import callsplit, envoy
     from tests.bench.rounds import scratch
+    from tests.bench.timing import token_timing
 
     parts = asked.only.split(",")
     ours = cast("Peer", callsplit)
@@ -71,6 +72,8 @@ def prove(asked: argparse.Namespace) -> dict[str, dict[str, Any]]:
             results["start"] = proofs.start_time(directory, say)
         if "decision" in parts:
             results["decision"] = proofs.decision()
+        if "timing" in parts:
+            results["timing"] = token_timing(directory, say)
         if "cycle" in parts and not asked.no_envoy:
             results["cycle"] = breaker_cycle(directory, say)
         if not {"latency", "reloads", "endurance", "tracking"} & set(parts):
