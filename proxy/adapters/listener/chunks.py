@@ -16,6 +16,8 @@ MAX_EXTENSIONS: Final = 65_536
 """Bytes of all extensions of a body."""
 MAX_TRAILERS: Final = 128
 MAX_TRAILER_BYTES: Final = 61_440
+AT_ONCE: Final = 2048
+"""Chunks followed in one go, which takes a few milliseconds, however small they are."""
 
 _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"  # RFC 9110, 5.6.2
 _TEXT = rb"[\t \x21-\x7e\x80-\xff]"
@@ -55,7 +57,8 @@ class Chunks:
         return self._place == _ENDED
 
     def cut(self, data: bytes, at: int) -> tuple[bytes, int]:
-        """What the parser gets of `data[at:]`, and where the body ends if it does.
+        """What the parser gets of `data[at:]`, and where that ends: with the data, with the body,
+        or after `AT_ONCE` chunks.
 
         Raises `Unfit`.
         """
@@ -69,8 +72,8 @@ class Chunks:
     def _follow(self, data: bytes, at: int) -> tuple[list[bytes], int]:
         """Walk over what is here; `start` is where the part begins that goes on next."""
         parts: list[bytes] = []
-        start, size = at, len(data)
-        while at < size:
+        start, size, left = at, len(data), AT_ONCE
+        while at < size and left:
             place = self._place
             if place == _IN_DATA:
                 step = min(self._left, size - at)
@@ -91,6 +94,7 @@ class Chunks:
                     self._count_extension(match.end(2) - match.start(2))
                     parts += (data[start : match.end(1)], b"\r\n")
                     start = match.end()
+                left -= 1
                 at = match.end()
                 self._left = int(match[1], 16)
                 self._place = _IN_DATA if self._left else _IN_TRAILERS

@@ -43,6 +43,11 @@ class Seams:
         """Part of a head is here, not all of it."""
         return self._size > 0
 
+    @property
+    def in_chunks(self) -> bool:
+        """Within a body in chunks."""
+        return self._chunks is not None
+
     def lone(self, data: bytes) -> bool:
         """Whether `data` is one request with its whole body, as nearly all that comes is.
 

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.adapters.listener.chunks import (
+    AT_ONCE,
     MAX_EXTENSIONS,
     MAX_LINE,
     MAX_TRAILER_BYTES,
@@ -145,7 +146,15 @@ def test_where_segments_are_cut_makes_no_difference(
 def test_three_hundred_thousand_chunks_of_a_byte_are_followed() -> None:
     chunks = Chunks()
     body = b"1\r\na\r\n" * 300_000 + b"0\r\n\r\n"
-    pieces = [chunks.cut(body[at : at + 65_536], 0)[0] for at in range(0, len(body), 65_536)]
+    pieces, turns = [], 0
+    for at in range(0, len(body), 65_536):
+        segment, end = body[at : at + 65_536], 0
+        while end < len(segment):
+            piece, end = chunks.cut(segment, end)
+            pieces.append(piece)
+            assert piece.count(b"\r\na\r\n") <= AT_ONCE
+            turns += 1
 
     assert b"".join(pieces) == body
     assert chunks.ended
+    assert turns >= 300_000 // AT_ONCE
