@@ -16,6 +16,7 @@ from backends.base import Backend, BackendConfig
 from backends.mcp import McpBackend
 from backends.tools import ToolsBackend
 from backends.webhook import WebhookBackend
+from proxy.core.body_verdicts import BodyVerdicts
 from proxy.core.dialects import sse
 from proxy.core.dialects.catalogue import parse_page
 from proxy.core.dialects.ear import Answered, Ear
@@ -23,7 +24,7 @@ from proxy.core.dialects.kept import again, keep
 from proxy.core.model import Call, Kind, Outbound, Reply
 from proxy.core.recognise import CallIds, recognise
 from proxy.core.routes import match
-from proxy.core.verdict import judge_reply
+from proxy.core.verdict import BUSINESS_NO, FAILED_BODY, judge_reply
 from proxy.errors import ProbeFailed, UpstreamFailed
 from tests.backends.kit import Stream, make_call, make_head, mcp_call
 from tests.fuzz.wires import Loop, pieces
@@ -75,7 +76,14 @@ CALLERS: Final[Mapping[str, Callable[[], Call]]] = {
 """Who asks, and how it hears the answer."""
 PRINTABLE: Final = bytes(range(0x20, 0x7F))
 BACKENDS: Final = (McpBackend, ToolsBackend, WebhookBackend)
-_CONFIG: Final = BackendConfig("arm", path="/arm")
+BY_RULE: Final = BodyVerdicts(
+    [
+        ({"isError": True, "text": {"prefix": "Error"}}, FAILED_BODY),
+        ({"error.code": {"in": ["TAKEN", 7]}}, BUSINESS_NO),
+        ({"any": [{"a.b": {"regex": "^x+$"}}, {"success": False}]}, BUSINESS_NO),
+    ]
+)
+_CONFIG: Final = BackendConfig("arm", path="/arm", by_rule=BY_RULE)
 
 
 class Said:

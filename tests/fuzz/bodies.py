@@ -10,16 +10,26 @@ from __future__ import annotations
 
 import asyncio
 import json
-from typing import Any, Final
+from dataclasses import replace
+from typing import Any, Final, cast
 
 from backends.base import Backend, BackendConfig
 from backends.mcp import McpBackend
 from backends.tools import ToolsBackend
 from backends.webhook import WebhookBackend
 from proxy.adapters.upstream.wire import fixed_lines, request_head
+from proxy.core.addresses import NOWHERE
 from proxy.core.dialects import sse
+from proxy.core.entry import Entry, Override
 from proxy.core.exchange import Exchange
+from proxy.core.explain import explain
+from proxy.core.fields import fields
+from proxy.core.head import read_head
 from proxy.core.model import Headers, Kind, Outbound, Reply
+from proxy.core.recognise import CallIds, recognise
+from proxy.core.routes import Route, match
+from proxy.core.splitter import Splitter
+from proxy.errors import Refused
 from tests.fakes import FakeIncoming
 from tests.fuzz import plain
 from tests.fuzz.ingress import FINE, check_refusal
@@ -28,6 +38,7 @@ from tests.path_kit import Network, World
 
 JSON: Final = [(b"content-type", b"application/json")]
 RETELLS: Final = frozenset({Kind.EVENT, Kind.INBOUND, Kind.ALERT, Kind.FUNCTION, Kind.ARGS})
+RETELL: Final = cast(Route, match("/retell"))
 _FIXED = fixed_lines("arm.test")
 _TEXT: Final = {"content": [{"type": "text", "text": "{}"}], "isError": False}
 _ANSWERS: Final[dict[str, dict[str, Any]]] = {
@@ -40,6 +51,22 @@ _ANSWERS: Final[dict[str, dict[str, Any]]] = {
     "tools/list": {"tools": [{"name": "book", "inputSchema": {"type": "object"}}]},
     "tools/call": _TEXT,
 }
+
+
+TOOLS: Final[dict[str, dict[str, Any]]] = {
+    "book": {"effect": "write", "invalidates": ["slots"]},
+    "slots": {"effect": "read", "cache": "300s", "cache_key": ["args", "metadata.company_id"]},
+}
+OVERRIDES: Final = (
+    Override({"agent_id": {"prefix": "agent_s"}}, percent=50),
+    Override({"metadata.company_id": {"in": [42, "a", True]}}, to="webhook"),
+    Override(
+        {"any": [{"from_number": {"regex": "^[+]1"}}, {"dynamic_variables.x": "y"}]}, percent=9
+    ),
+    Override({"not": {"header.x-tenant": {"exists": False}}}, to="webhook"),
+    Override({"tool": {"suffix": "_call"}}, to="webhook"),
+)
+"""Whatever a rule can look at."""
 
 
 class Told(Network):
@@ -116,7 +143,9 @@ def config() -> BackendConfig:
 async def check(asked: Asked, backend: Backend, server: Told, percent: int) -> None:
     """One request through one pair of arms."""
     webhook = Told()
-    world = World(percent=percent, mcp=server, webhook=webhook)
+    world = World(percent=percent, mcp=server, webhook=webhook, tools=TOOLS)
+    splitter = Splitter(Entry("mcp", "webhook", percent, overrides=OVERRIDES), fields_of=fields)
+    world.handler.line = replace(world.line, splitter=splitter)
     world.arms["mcp"].backend = backend
     world.arms["mcp"].speaks_mcp = isinstance(backend, McpBackend)
     world.arms["webhook"].backend = WebhookBackend(config())
@@ -133,6 +162,7 @@ async def check(asked: Asked, backend: Backend, server: Told, percent: int) -> N
     assert world.handler.inflight == 0
     if reply.status >= 400 and exchanges[-1].outcome == "refused":
         check_refusal(body)
+    json.dumps(explained(asked, splitter))
     if batch:
         return
     exchange = exchanges[0]
@@ -153,6 +183,20 @@ async def whole(reply: Reply) -> bytes:
     if isinstance(reply.body, bytes):
         return reply.body
     return b"".join([chunk async for chunk in reply.body])
+
+
+def explained(asked: Asked, splitter: Splitter) -> dict[str, Any]:
+    """What an operator would hear of this body."""
+    route = match(asked.target.partition("?")[0])
+    try:
+        incoming = asked.incoming()
+        head = read_head(
+            asked.method, asked.target, incoming.headers, peer="", secure=False, trusted=NOWHERE
+        )
+        call = recognise(route or RETELL, head, asked.body, CallIds())
+    except Refused:
+        return {}
+    return explain(splitter, call, 1_767_225_600_000).to_dict()
 
 
 def message_in(reply: Reply, body: bytes) -> bytes:

@@ -9,14 +9,20 @@ from __future__ import annotations
 
 import asyncio
 import json
+from ipaddress import ip_address
 from typing import Any, Final
 
 from backends.base import Send
 from proxy.adapters.listener.acceptor import Acceptor, Options
 from proxy.adapters.upstream.wire import fixed_lines, request_head
+from proxy.core.addresses import Networks
+from proxy.core.auth import AuthPolicy, Credentials
 from proxy.core.dialects.jsonrpc import UNSUPPORTED_VERSION
+from proxy.core.force import Force
+from proxy.core.limits import Limit
 from proxy.core.mcp.mirrored import MAX_REQUESTED
 from proxy.core.model import Call, Headers, Kind, Outbound, Reply
+from proxy.core.requirement import Requirement
 from proxy.errors import Refused
 from proxy.ports import Incoming
 from tests.desync.strict import Message
@@ -34,6 +40,11 @@ FINE: Final = frozenset(
     {200, 202, 204, 400, 403, 404, 405, 406, 408, 413, 414, 415, 417, 421, 431, 501, 505}
 )
 """What a caller may be told while both arms are well: never that something failed here."""
+
+LOCKED: Final = AuthPolicy(
+    {kind: Requirement.any_of(["token"]) for kind in Kind}, Credentials((b"a token",), (b"a key",))
+)
+"""Nobody here has that token."""
 
 _FIXED = fixed_lines("arm.test")
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -118,6 +129,7 @@ class Ingress:
     def __call__(self, data: bytes) -> None:
         for cut in CUTS:
             self._loop.run(check(data, cut))
+        self._loop.run(check_locked(data))
 
     def close(self) -> None:
         self._loop.close()
@@ -144,6 +156,26 @@ async def check(data: bytes, cut: int) -> None:
         closed = case.wire.is_closing() or says_close(answers)
         assert len(answers) == len(wanted) or closed, "a request was left without an answer"
         assert answers, "a request was left without an answer"
+
+
+async def check_locked(data: bytes) -> None:
+    """Without a credential no byte reaches an arm, whatever it says of itself or of its address."""
+    trusted = Networks.of(["127.0.0.0/8"])
+    limit = Limit(per_minute=60, burst=1.0)
+    case = Case(
+        auth=LOCKED, passthrough=False, trusted=trusted, address_limit=limit, tool_limit=limit,
+        force=Force(b"x-force", b"another token"), hops=1,
+    )  # fmt: skip
+    written = await case.play(data, 0)
+    told = case.world.watch.told
+    answers, surplus = reading.responses(written, case.methods, ended=False)
+
+    assert case.arrived == []
+    assert not [value for what, value in told if what == "crashed"]
+    assert surplus in (b"", _CONTINUE), "what was written is no HTTP"
+    check_answers(answers, FINE | {401, 429, 508})
+    for exchange in (value for what, value in told if what == "exchange"):
+        assert exchange.peer == "" or ip_address(exchange.peer)
 
 
 def check_arrived(arrived: list[Message], wanted: list[Message]) -> None:
@@ -184,9 +216,9 @@ def says_close(answers: list[Message]) -> bool:
     return bool(answers) and answers[-1].values(b"connection") == [b"close"]
 
 
-def check_answers(answers: list[Message]) -> None:
+def check_answers(answers: list[Message], fine: frozenset[int] = FINE) -> None:
     for number, answer in enumerate(answers, 1):
-        assert answer.status in FINE, answer
+        assert answer.status in fine, answer
         assert number == len(answers) or answer.values(b"connection") != [b"close"]
         assert not answer.values(b"server")
         if answer.status >= 400 and answer.body not in (b"", ANSWER):
