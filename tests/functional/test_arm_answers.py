@@ -228,6 +228,41 @@ async def test_a_status_needs_no_reason(world: World, first: bytes, way: Way) ->
     assert (answer.status, answer.body) == (200, b"{}")
 
 
+TRAILERS = {
+    "a field": b"X-T: 1",
+    "a cookie": b"Set-Cookie: a=1",
+    "the end": b"Connection: close",
+    "another coding": b"Transfer-Encoding: gzip, chunked",
+    "an upgrade": b"Connection: upgrade\r\nUpgrade: x",
+    "our own word": b"X-Callsplit-Arm: mcp",
+}
+
+
+@pytest.mark.row("R1", "R14")
+@ways
+async def test_trailers_of_an_answer_are_dropped_and_frame_nothing(world: World, way: Way) -> None:
+    stand = await Stand.before(world, way)
+    for name, trailer in TRAILERS.items():
+        chunks = OK + CHUNKED + b"\r\n2\r\nok\r\n0\r\n" + trailer + b"\r\n\r\n"
+        stand.arm.play = says(chunks)
+        client = await stand.sidecar.connect()
+
+        answer = await client.ask(way.request())
+
+        assert answer.body == b"ok", name
+        assert answer.names.isdisjoint({b"x-t", b"set-cookie", b"connection", b"upgrade"}), name
+        assert answer.values(b"x-callsplit-arm") == [b"webhook"]
+        assert await stand.canaries(client) == [CANARY, CANARY], name
+
+
+@pytest.mark.row("R1")
+async def test_trailers_that_are_malformed_are_a_failure_of_the_arm(world: World) -> None:
+    chunks = OK + CHUNKED + b"\r\n2\r\nok\r\n0\r\n%b\r\n\r\n"
+    bad = {"a length": b"Content-Length: 5", "a control byte": b"X: \x01", "a blank": b"X : 1"}
+
+    await assert_failures(world, {name: chunks % trailer for name, trailer in bad.items()}, EVENT)
+
+
 # -- Before the answer.
 
 SWITCH = b"HTTP/1.1 101 Switching Protocols\r\n"
