@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.functional.row_table import PAGE, ROOT, marked, marks, page
+from tests.functional.row_table import PAGE, ROOT, marked, marks, page, without_proof
 from tests.functional.rows import ROWS
 
 FILES = sorted((ROOT / "tests").rglob("test_*.py"))
@@ -22,6 +22,10 @@ def test_every_mark_is_on_a_test_and_names_a_row() -> None:
 
         assert named <= set(ROWS), path.name
         assert named == {row for _, rows in marked(tree) for row in rows}, path.name
+
+
+def test_every_row_has_a_proof() -> None:
+    assert without_proof() == []
 
 
 def test_the_page_is_current() -> None:
