@@ -8,6 +8,7 @@ import sys
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from tests.functional.rows import ROWS, SECTIONS
@@ -43,28 +44,41 @@ class Proof:
         return _NAME.sub("", self.name).replace("_", " ")
 
 
+@cache
+def trees() -> dict[Path, ast.Module]:
+    """Every file that has marks."""
+    sources = {path: path.read_text() for path in sorted((ROOT / "tests").rglob("test_*.py"))}
+    return {path: ast.parse(text) for path, text in sources.items() if "mark.row" in text}
+
+
 def proofs() -> dict[str, list[Proof]]:
     """By row, each in the order of its files."""
     found: dict[str, list[Proof]] = defaultdict(list)
-    for path in sorted((ROOT / "tests").rglob("test_*.py")):
-        for test, rows in marked(ast.parse(path.read_text())):
+    for path, tree in trees().items():
+        for test, rows in marked(tree):
             for row in rows:
                 found[row].append(Proof(path, test))
     return found
 
 
 def marked(tree: ast.Module) -> Iterator[tuple[str, list[str]]]:
-    """Each test with the rows that its decorators name, also those of single parameters."""
+    """Each test with the rows that its file, its decorators and their parameters name."""
+    of_file = [row for each in tree.body if _is_pytestmark(each) for row in marks(each)]
     for node in ast.walk(tree):
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            calls = [each for mark in node.decorator_list for each in ast.walk(mark)]
-            if rows := [row for call in calls for row in _rows(call)]:
-                yield node.name, list(dict.fromkeys(rows))
+        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            continue
+        own = [row for decorator in node.decorator_list for row in marks(decorator)]
+        if node.name.startswith("test_") and (rows := of_file + own):
+            yield node.name, list(dict.fromkeys(rows))
 
 
-def marks(tree: ast.Module) -> list[str]:
-    """Every row that is named anywhere in a file."""
+def marks(tree: ast.AST) -> list[str]:
+    """Every row that is named anywhere in it."""
     return [row for node in ast.walk(tree) for row in _rows(node)]
+
+
+def _is_pytestmark(node: ast.stmt) -> bool:
+    return isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "pytestmark"
 
 
 def _rows(node: ast.AST) -> list[str]:

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import ast
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
-from tests.functional.row_table import PAGE, ROOT, marked, marks, page, without_proof
+from tests.functional.row_table import PAGE, ROOT, marked, marks, page, trees, without_proof
 from tests.functional.rows import ROWS
-
-FILES = sorted((ROOT / "tests").rglob("test_*.py"))
 
 
 def test_every_mark_is_on_a_test_and_names_a_row() -> None:
     """Marks in a table beside the test would prove something, and nobody could see where."""
-    for path in FILES:
-        tree = ast.parse(path.read_text())
+    for path, tree in trees().items():
         named = set(marks(tree))
 
         assert named <= set(ROWS), path.name
