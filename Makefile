@@ -8,6 +8,7 @@ BENCH_ARGS ?=
 BENCH_MCP_ARGS ?=
 PROOF_ARGS ?=
 CHAOS_ARGS ?=
+RESTARTS_ARGS ?=
 CONFORMANCE_ARGS ?=
 DESYNC_ARGS ?=
 FUZZ_SECONDS ?= 60
@@ -21,7 +22,7 @@ COMPILED_TESTS := tests/adapters tests/backends tests/core tests/functional test
   $(filter-out tests/test_docs.py tests/test_project.py,$(wildcard tests/test_*.py))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve redis clients suite test lint bench bench-mcp proof cycle chaos conformance desync fuzz generate compiled test-compiled clean
+.PHONY: help demo serve redis clients suite test lint bench bench-mcp proof cycle chaos restarts conformance desync fuzz generate compiled test-compiled clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' Makefile
@@ -77,6 +78,9 @@ cycle: $(STAMP) ## what callers notice of a breaker's cycle, beside Envoy (half 
 
 chaos: $(STAMP) ## ten minutes of kills, freezes and restarts; nothing may be lost or run twice
 	@$(BIN)/python tests/chaos/run_chaos.py $(CHAOS_ARGS)
+
+restarts: $(STAMP) ## rolling restarts under kept connections: none lost, nothing twice (a minute)
+	@$(BIN)/python tests/restarts/run_restarts.py $(RESTARTS_ARGS)
 
 conformance: $(STAMP) ## the official MCP conformance suite, direct and through callsplit
 	@$(BIN)/python tests/mcp/run_conformance.py $(CONFORMANCE_ARGS)

@@ -34,7 +34,7 @@ from proxy.adapters.channel import (
 )
 from proxy.adapters.state_dir import StateDir, StateHeld
 from proxy.core.model import Ran
-from proxy.core.replay_values import Replay, Wait
+from proxy.core.replay_values import Done, Replay, Wait
 from proxy.durable import Durable
 from proxy.errors import SettingsError
 from proxy.once import Elsewhere, Heard, Once, Ticket
@@ -47,6 +47,10 @@ HANDING: Final = 30.0
 """Seconds for it to let go: its deliveries under way have 10 of them."""
 
 GOING: Final = 15.0
+"""Seconds for its last word."""
+
+TWIN: Final = 4.0
+"""Seconds in which a write that runs here may end, so that its twin there hears how."""
 
 Start: TypeAlias = Callable[[Coroutine[Any, Any, Any], str], "asyncio.Task[Any]"]
 
@@ -196,6 +200,9 @@ class Predecessor:
     async def _begin(self, asked: Begin | BeginEvent, once: Once, clock: Clock) -> None:
         about = _about(asked)
         step = once.take_up(about, clock.now()) if once.heir is None else await once.ask(about)
+        if isinstance(step, Wait):  # A twin of it may end in time.
+            outcome = await once.outcome(step, clock.now() + TWIN)
+            step = Replay(outcome) if isinstance(outcome, Done) else step
         if isinstance(step, Ticket):
             step.asked = True
             self._hold(step)
