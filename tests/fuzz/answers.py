@@ -74,6 +74,9 @@ CALLERS: Final[Mapping[str, Callable[[], Call]]] = {
     "cancel": partial(asking, LEGACY, "notifications/cancelled", {"requestId": 1}, rpc_id=None),
 }
 """Who asks, and how it hears the answer."""
+
+TOOLS: Final = ("function", "tools", "args", "modern", "legacy")
+"""Those that call a tool, each in another language."""
 PRINTABLE: Final = bytes(range(0x20, 0x7F))
 BACKENDS: Final = (McpBackend, ToolsBackend, WebhookBackend)
 BY_RULE: Final = BodyVerdicts(
@@ -202,12 +205,12 @@ def events_of(stream: bytes) -> list[tuple[bytes, bytes]]:
 def check_kept(said: Said) -> None:
     """What is kept for one caller is an answer for any other."""
     fields = [(b"content-type", said.media)]
-    for caller in CALLERS.values():
-        kept = keep(caller(), Reply(said.status, fields, said.body))
+    for caller in TOOLS:
+        kept = keep(CALLERS[caller](), Reply(said.status, fields, said.body))
         if kept is None:
             continue
-        for other in CALLERS.values():
-            call = other()
+        for other in TOOLS:
+            call = CALLERS[other]()
             reply = again(call, kept)
             assert isinstance(reply.body, bytes)
             if call.rpc_id is not None and kept.kind is not Kind.MCP:

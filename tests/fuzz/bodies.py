@@ -24,6 +24,7 @@ from proxy.core.entry import Entry, Override
 from proxy.core.exchange import Exchange
 from proxy.core.explain import explain
 from proxy.core.fields import fields
+from proxy.core.guard import check_request
 from proxy.core.head import read_head
 from proxy.core.model import Headers, Kind, Outbound, Reply
 from proxy.core.recognise import CallIds, recognise
@@ -193,6 +194,7 @@ def explained(asked: Asked, splitter: Splitter) -> dict[str, Any]:
         head = read_head(
             asked.method, asked.target, incoming.headers, peer="", secure=False, trusted=NOWHERE
         )
+        check_request(head, (1, 1))
         call = recognise(route or RETELL, head, asked.body, CallIds())
     except Refused:
         return {}
