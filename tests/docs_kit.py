@@ -25,6 +25,12 @@ DOCS = [
     ROOT / "rules" / "README.md",
     *sorted((ROOT / "deploy" / "docs").glob("*.md")),
 ]
+MOUNTED = "/run/secrets"
+"""Where docs keep secrets in files; on trial, a folder of the trial's own."""
+
+FILES = {"agent_token": "token-of-the-docs", "retell_key": "key_docs_0001"}
+"""The files that are there at first."""
+
 SHELL = frozenset({"sh", "bash", "console"})
 
 _FENCE = re.compile(r"```(\w*)\s*")
@@ -142,6 +148,7 @@ class Sidecar:
         """Run a shell block as a reader would; its output."""
         text = block.text.replace("127.0.0.1:8080", self.address)
         text = text.replace("127.0.0.1:9901", self.admin)
+        text = text.replace(MOUNTED, str(self.folder / "secrets"))
         done = subprocess.run(
             ["bash", "-euo", "pipefail", "-c", text],
             cwd=self.folder,
@@ -159,7 +166,11 @@ class Sidecar:
 def serving(folder: Path, rules: dict[str, Any], secrets: Mapping[str, str]) -> Iterator[Sidecar]:
     """Run `callsplit serve` with these rules on free ports; it must end well."""
     kept = {"state_dir": str(folder / "state"), **rules}  # Of its own: others run beside it.
-    (folder / "rules.yaml").write_text(json.dumps(kept))  # JSON is YAML
+    (folder / "secrets").mkdir()
+    for name, content in FILES.items():
+        (folder / "secrets" / name).write_text(content)
+    text = json.dumps(kept).replace(MOUNTED, str(folder / "secrets"))
+    (folder / "rules.yaml").write_text(text)  # JSON is YAML
     environment = {
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         "COLUMNS": "160",

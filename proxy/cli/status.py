@@ -27,6 +27,12 @@ def _print(page: dict[str, Any]) -> None:
         ("rules", f"{rules['digest']} from {rules['path']}, taken {rules['taken_at']}"),
         ("last reload", rules["fault"] or "fine"),
         *(("warning", warning) for warning in rules["warnings"]),
+        *(
+            ("certificate", f"the old one stays: {one['fault']}")
+            for one in page.get("certificates", [])
+            if one["fault"]
+        ),  # fmt: skip
+        *(("secret", _age(secret)) for secret in page.get("secrets", ())),
         ("state", page["state"]),
         ("up since", page["started_at"]),
     ]
@@ -38,6 +44,16 @@ def _print(page: dict[str, Any]) -> None:
     ]  # fmt: skip
     columns = ("arm", "breaker", "health", "live calls", "busy", "idle", "where")
     print_table("", columns, arms)
+
+
+def _certificate_faults(page: dict[str, Any]) -> list[str]:
+    """Why new files of TLS are not in force."""
+    known = page.get("certificates", [])
+    return [f"the old certificate stays: {one['fault']}" for one in known if one["fault"]]
+
+
+def _age(secret: dict[str, Any]) -> str:
+    return f"{secret['key']} ({secret['ref']}) in use for {secret['age_days']} days"
 
 
 def _health(result: dict[str, Any] | None) -> str:

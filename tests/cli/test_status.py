@@ -75,3 +75,10 @@ def test_the_kill_switch_cannot_be_overlooked() -> None:
 
 def test_json_is_the_admins_own_page() -> None:
     assert json.loads(run(PAGE, "-o", "json")) == PAGE
+
+
+def test_the_age_of_secrets_is_told_where_it_is_known() -> None:
+    secret = {"key": "auth.tokens.0", "ref": "env:T", "since": "2026-01-31", "age_days": 91}
+
+    assert "auth.tokens.0 (env:T) in use for 91 days" in run(PAGE | {"secrets": [secret]})
+    assert "in use for" not in run(PAGE)
