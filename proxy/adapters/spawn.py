@@ -10,6 +10,9 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Final
 
+ENDS_BY_ITSELF: Final = 0.5
+"""Seconds for one that has failed."""
+
 KILLED_AFTER: Final = 5.0
 """Seconds for a process that is told to end."""
 
@@ -54,7 +57,7 @@ class Spawned:
     def end(self) -> int:
         """Have it end, if it has not; its exit code.  Blocks until it is gone."""
         try:
-            return self._process.wait(0.5)
+            return self._process.wait(ENDS_BY_ITSELF)
         except subprocess.TimeoutExpired:
             self._process.terminate()
         try:
