@@ -12,6 +12,7 @@ from structlog.typing import FilteringBoundLogger
 from proxy.adapters.access import AccessLog
 from proxy.adapters.catalogue_file import CatalogueFiles
 from proxy.adapters.catalogues import Catalogues
+from proxy.adapters.certificates import Certificates
 from proxy.adapters.clock import LoopClock
 from proxy.adapters.descriptors import descriptors
 from proxy.adapters.lag import LagWatch
@@ -34,11 +35,11 @@ from proxy.core.replay import ReplayGuard
 from proxy.core.replay_events import EventGuard
 from proxy.core.rules import Address, Rules
 from proxy.core.rules.admission import start_warnings
-from proxy.core.rules.fault_text import headline
+from proxy.core.rules.fault_text import described
 from proxy.doors import Doors
 from proxy.durable import Durable
 from proxy.errands import Errands
-from proxy.errors import Fault, RulesError
+from proxy.errors import RulesError
 from proxy.fixed import (
     descriptor_warnings,
     fixed_at_start,
@@ -93,6 +94,7 @@ class App:
         )
         self.probes = Probes(clock=clock, watch=self.watcher, tasks=self.tasks)
         self.watcher.breaker_hook = self._breaker_changed
+        self.certificates = Certificates(clock=clock, log=log)
         self.wiring = self._wires(settings)
         self.fleet = Fleet(self.wiring, clock)
         prepared = self.wiring.prepare(rules, self._health)
@@ -110,8 +112,9 @@ class App:
         self.durable = self._outbox()
         self.handler = self._path(prepared.line)
         faults = WireFaults(lambda: self.handler.line, self.watcher, clock, new_id)
+        options = listener_options(rules, descriptors())
         self.listener = Listener(
-            self.handler.handle, faults.answer, options=listener_options(rules, descriptors())
+            self.handler.handle, faults.answer, options=options, tls=self.certificates
         )
         self.doors = Doors(self.listener, self._inherited)
         now_ms = clock.wall_ms()
@@ -156,6 +159,7 @@ class App:
         self.handover.open()
         closing.push_async_callback(self.handover.close)
         start(self.rules_watch.watch(), "rules watch")
+        start(self.certificates.watch(), "certificates")
         start(self.once.tidy(), "replay guard")
         start(self.ageing.remind(), "ages of secrets")
         self.lag.start()
@@ -306,6 +310,7 @@ class App:
             watch=self.watcher,
             sweep=Sweep(clock),
             secret=settings.secret,
+            certificates=self.certificates,
             load=self._load,
             catalogue=lambda arm: self.catalogues.of(arm),
             aside=Errands(clock=clock, log=self.log, start=start).over,
@@ -364,6 +369,7 @@ class App:
             guard=self.once.guard,
             durable=self.durable,
             ageing=self.ageing,
+            certificates=self.certificates,
         )
 
     def _show_parts(self) -> None:
@@ -371,6 +377,7 @@ class App:
         self.metrics.inflight.set_function(lambda: self.handler.inflight)
         self.metrics.runs = self.once.guard.store
         self.metrics.secrets_since = self.ageing.since
+        self.metrics.certificates = self.certificates
         self.metrics.callers = lambda: self.listener.room
         cache = self.cached.cache
         self.metrics.cache_entries.set_function(lambda: len(cache))
@@ -387,8 +394,3 @@ class App:
 def new_id() -> str:
     """A request's ID: 32 hex digits, drawn by lot."""
     return random.getrandbits(128).to_bytes(16).hex()
-
-
-def described(fault: Fault) -> str:
-    """One fault on one line; the source line stays away, it may hold a secret."""
-    return headline(fault) + (f" ({fault.hint})" if fault.hint else "")

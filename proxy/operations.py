@@ -15,6 +15,7 @@ from prometheus_client.exposition import choose_encoder
 
 from proxy import __version__
 from proxy.adapters.catalogues import Catalogues
+from proxy.adapters.certificates import Certificates
 from proxy.adapters.clock import LoopClock
 from proxy.adapters.listener import Listener
 from proxy.adapters.logs import stamp
@@ -82,6 +83,7 @@ class SidecarOperations:
         guard: ReplayGuard | None = None,
         catalogues: Catalogues | None = None,
         ageing: Ageing | None = None,
+        certificates: Certificates | None = None,
     ) -> None:
         self.outbox = OutboxDesk(durable, clock)
         self._condition = condition
@@ -94,6 +96,7 @@ class SidecarOperations:
         self._guard = guard or ReplayGuard()
         self._catalogues = catalogues
         self._ageing = ageing
+        self._certificates = certificates
 
     def unready(self) -> list[str]:
         """Why traffic is not welcome.  Never because of the arms: rescue and last answer work."""
@@ -102,6 +105,8 @@ class SidecarOperations:
     def status(self) -> dict[str, Any]:
         """One page."""
         condition, line, ageing = self._condition, self._handler.line, self._ageing
+        certificates = self._certificates
+        dated = [part for part in (ageing, certificates) if part is not None]
         present = line.splitter.present(self._clock.wall_ms())
         return {
             "version": __version__,
@@ -127,10 +132,11 @@ class SidecarOperations:
                 "path": str(condition.loaded.path),
                 "digest": condition.loaded.digest,
                 "taken_at": stamp(condition.taken_ms),
-                "warnings": [*condition.warnings, *(ageing.warnings() if ageing else [])],
+                "warnings": sum((part.warnings() for part in dated), condition.warnings),
                 "fault": condition.fault,
             },
             "secrets": ageing.page() if ageing else [],
+            "certificates": certificates.page() if certificates else [],
             "outbox": self.outbox.summary(),
             "state": condition.loaded.rules.state,
         }

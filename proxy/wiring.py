@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 from backends import registry
 from backends.base import BackendConfig, Errand, ToolConfig
+from proxy.adapters.certificates import Certificates, Side
 from proxy.adapters.clock import LoopClock
 from proxy.adapters.upstream import Endpoint, HttpUpstream, Sweep
 from proxy.adapters.watch import Watcher
@@ -39,6 +40,7 @@ from proxy.core.rules import Rules, SecretRef
 from proxy.core.rules.admission import requirements, start_faults
 from proxy.core.rules.auth import Repeats
 from proxy.core.rules.options import resolved
+from proxy.core.rules.tls_ends import place_of
 from proxy.core.splitter import Splitter
 from proxy.core.tool_table import ToolTable
 from proxy.edge import Edge, EdgeRules, Load
@@ -73,6 +75,7 @@ class Prepared:
     edge: Edge
     upstreams: Mapping[str, HttpUpstream]
     breakers: Mapping[str, ArmBreaker]
+    sides: Mapping[str, Side]
     session_keys: tuple[bytes, ...] = field(default=(), repr=False)  # that the rules give
     admin_token: bytes | None = field(default=None, repr=False)
 
@@ -92,6 +95,7 @@ class Wiring:
         watch: Watcher,
         sweep: Sweep,
         secret: Secret,
+        certificates: Certificates,
         load: Load = lambda: (0, 0.0),
         catalogue: Known = lambda _: None,
         aside: Aside = lambda *_: lambda _: None,
@@ -107,6 +111,8 @@ class Wiring:
         self._watch = watch
         self._sweep = sweep
         self._secret = secret
+        self._certificates = certificates
+        certificates.renewed = self._renew
         self._jitter = jitter
         self._load = load
         self._catalogue = catalogue
@@ -119,7 +125,11 @@ class Wiring:
         if faults:
             raise RulesError([Fault(text) for text in faults])
         tools = ToolTable(rules.tools, rules.fallback.budget)
-        upstreams = {name: self._upstream(name, entry) for name, entry in rules.backends.items()}
+        sides = self._certificates.prepare(rules)
+        upstreams = {
+            name: self._upstream(name, entry, sides.get(place_of(name)))
+            for name, entry in rules.backends.items()
+        }
         breakers = {name: self._breaker(name, rules) for name in rules.backends}
         arms = {
             name: self._arm(name, rules, tools, upstreams[name], breakers[name])
@@ -149,7 +159,7 @@ class Wiring:
         )
         keys = self._session_keys(rules)
         admin = self._maybe(rules.admin.token)
-        return Prepared(rules, line, splitter, entry, edge, upstreams, breakers, keys, admin)
+        return Prepared(rules, line, splitter, entry, edge, upstreams, breakers, sides, keys, admin)
 
     def commit(self, prepared: Prepared) -> list[HttpUpstream]:
         """Put it into force; the pools that nobody uses any more are for the caller to close."""
@@ -166,6 +176,7 @@ class Wiring:
             self._splitter.sync(prepared.entry, arms=prepared.line.arms)
         self._splitter, self._edge = prepared.splitter, prepared.edge
         self.upstreams, self.breakers = prepared.upstreams, prepared.breakers
+        self._certificates.commit(prepared.sides)
         self._arms = prepared.line.arms
         return retired
 
@@ -195,7 +206,13 @@ class Wiring:
             raise RulesError([Fault(fault, hint=hint)])
         return keys
 
-    def _upstream(self, name: str, entry: BackendRules) -> HttpUpstream:
+    def _renew(self, place: str) -> None:
+        """The certificates of one end have changed under its connections."""
+        for name, upstream in self.upstreams.items():
+            if place_of(name) == place:
+                upstream.renew()
+
+    def _upstream(self, name: str, entry: BackendRules, side: Side | None) -> HttpUpstream:
         endpoint = Endpoint.from_url(
             entry.url or NO_URL,
             connections=entry.connections,
@@ -203,14 +220,14 @@ class Wiring:
             queue_timeout=entry.queue_timeout,
             connect_timeout=entry.connect_timeout,
             keepalive=entry.keepalive,
-            ca_file=entry.tls.ca_file,
             server_name=entry.tls.server_name,
+            tls=side.end if side is not None else None,
         )
         before = self.upstreams.get(name)
         if before is not None and before.endpoint == endpoint:
             return before
         always = [(INSTANCE, self._own)] if self._own else []
-        return HttpUpstream(endpoint, clock=self._clock, sweep=self._sweep, always=always)
+        return HttpUpstream(endpoint, clock=self._clock, sweep=self._sweep, always=always, tls=side)
 
     def _breaker(self, name: str, rules: Rules) -> ArmBreaker:
         known = self.breakers.get(name)

@@ -8,6 +8,7 @@ import orjson
 import pytest
 
 from backends.mcp import McpBackend
+from proxy.adapters.certificates import Certificates
 from proxy.adapters.clock import LoopClock
 from proxy.adapters.logs import configure
 from proxy.adapters.metrics import Metrics
@@ -53,7 +54,14 @@ async def make() -> Callable[..., Wiring]:
             return found
 
         sweep = Sweep(clock)
-        return Wiring(clock=clock, watch=watch, sweep=sweep, secret=secret, catalogue=catalogue)
+        return Wiring(
+            clock=clock,
+            watch=watch,
+            sweep=sweep,
+            secret=secret,
+            certificates=Certificates(clock=clock, log=log),
+            catalogue=catalogue,
+        )
 
     return wiring
 

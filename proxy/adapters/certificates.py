@@ -14,13 +14,14 @@ from typing import Any, Final
 
 from structlog.typing import FilteringBoundLogger
 
+from proxy.adapters.listener import OUTCOMES
 from proxy.adapters.logs import stamp
 from proxy.adapters.tallies import Labels
 from proxy.adapters.tls_files import Material, load, signs
 from proxy.core.rules import Rules
 from proxy.core.rules.fault_text import described
 from proxy.core.rules.tls_ends import LISTENER, TlsEnd, tls_ends
-from proxy.errors import RulesError
+from proxy.errors import Fault, RulesError
 from proxy.ports import Clock
 
 LOOK_EVERY: Final = 1.0
@@ -87,6 +88,7 @@ class Certificates:
         self._clock = clock
         self._log = log
         self._sides: Mapping[str, Side] = {}
+        self._handshakes = dict.fromkeys(OUTCOMES, 0)
         self._told: dict[str, str] = {}
 
     def prepare(self, rules: Rules) -> Mapping[str, Side]:
@@ -124,6 +126,10 @@ class Certificates:
         side = self._sides.get(LISTENER)
         return side.context if side is not None else None
 
+    def shaken(self, outcome: str) -> None:
+        """A handshake with a caller has ended."""
+        self._handshakes[outcome] += 1
+
     async def watch(self) -> None:
         """Keep in step with the files; runs until it is cancelled."""
         while True:
@@ -145,7 +151,7 @@ class Certificates:
         except RulesError as error:
             faults = [described(fault) for fault in error.faults]
             side.fault = "; ".join(faults)
-            self._log.error("certificate_refused", place=side.end.place, faults=faults)
+            self._log.error("certificate_refused", key=side.end.place, faults=faults)
             return
         same = material.digest == side.material.digest
         if same and side.fault is None:
@@ -163,7 +169,7 @@ class Certificates:
         """What is about to expire, or has."""
         return [warning for _, warning in self._warnings()]
 
-    def status(self) -> list[dict[str, Any]]:
+    def page(self) -> list[dict[str, Any]]:
         """Each end on one line."""
         return [self._line(side) for side in self._sides.values()]
 
@@ -179,11 +185,15 @@ class Certificates:
         """By place, whether the newest files are in force."""
         return {(place,): float(side.fault is None) for place, side in self._sides.items()}
 
+    def handshakes(self) -> Mapping[Labels, float]:
+        """With callers, by how they ended."""
+        return {(outcome,): float(count) for outcome, count in self._handshakes.items()}
+
     def _line(self, side: Side) -> dict[str, Any]:
         chain, ends = side.material.chain, side.ends
         left = None if ends is None else (ends - self._clock.wall_ms() // 1000) // _DAY
         return {
-            "place": side.end.place,
+            "key": side.end.place,
             "files": list(side.end.files),
             "taken_at": stamp(side.taken_ms),
             "expires_at": stamp(ends * 1000) if ends is not None else None,
@@ -203,13 +213,26 @@ class Certificates:
         told = dict(self._warnings())
         for place, warning in told.items():
             if self._told.get(place) != warning:
-                self._log.warning("certificate_expires_soon", place=place, message=warning)
+                self._log.warning("certificate_expires_soon", key=place, message=warning)
         self._told = told
 
     def _tell_of(self, side: Side) -> None:
         line = self._line(side)
-        shown = {name: line[name] for name in ("place", "expires_at", "fingerprint")}
+        shown = {name: line[name] for name in ("key", "expires_at", "fingerprint")}
         self._log.info("certificate_taken", **shown)
+
+
+def examine(rules: Rules, now_ms: int) -> tuple[list[Fault], list[str]]:
+    """All that is wrong with the files that rules name, and what is worth a look."""
+    faults, warnings = [], []
+    for end in tls_ends(rules):
+        try:
+            side = Side(end, now_ms)
+        except RulesError as error:
+            faults += error.faults
+        else:
+            warnings.append(side.warning(now_ms))
+    return faults, [warning for warning in warnings if warning]
 
 
 def _day(seconds: int) -> str:

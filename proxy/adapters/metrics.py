@@ -14,6 +14,7 @@ from typing import Protocol
 from prometheus_client import CollectorRegistry, Gauge, Info
 
 from proxy import __version__
+from proxy.adapters.certificate_figures import Shown, tell_of_certificates
 from proxy.adapters.connection_figures import Callers, tell_of_callers
 from proxy.adapters.outbox_watch import OutboxFigures
 from proxy.adapters.replay_figures import tell_of_runs
@@ -57,6 +58,7 @@ class Metrics:
         self.secrets_since: Callable[[], Mapping[Labels, float]] = dict  # by key of the rules
         self.runs: RunStore | None = None  # what the replay guard knows
         self.callers: Callable[[], Callers | None] = lambda: None
+        self.certificates: Shown | None = None
         c, g = self._counters, self._gauge
         # One row per exchange (`tool` is empty for what ran none), and one per attempt.
         self.exchanges = Timings(("kind", "arm", "outcome", "code_class", "tool"), BUCKETS)
@@ -115,6 +117,7 @@ class Metrics:
             "key", of=lambda: self.secrets_since())  # fmt: skip
         tell_of_runs(self._read, lambda: self.runs)
         tell_of_callers(self._read, lambda: self.callers())
+        tell_of_certificates(self._read, lambda: self.certificates)
         self._read(
             "tool_breaker_state", "1 for the state that a tool's breaker on an arm is in.",
             "arm", "tool", "state", of=self._tool_states)  # fmt: skip

@@ -51,7 +51,7 @@ def check(path: RulesPath = None, env_file: EnvFile = None, file_only: FileOnly 
     settings = _settings(path, env_file)
     loaded = _loaded(settings)
     _print_notes(loaded)
-    faults = [] if file_only else [*_handler_faults(loaded), *_start_faults(loaded, settings)]
+    faults = [] if file_only else _faults_here(loaded, settings)
     for fault in faults:
         print(f"{loaded.path}: {fault}")
     if faults:
@@ -120,6 +120,27 @@ def _loaded(settings: Settings) -> LoadedRules:
             print(fault_text(fault))
         say(f"{len(error.faults)} fault(s)")
         raise typer.Exit(PROBLEM) from None
+
+
+def _faults_here(loaded: LoadedRules, settings: Settings) -> list[str]:
+    """What only shows on the machine that is to serve."""
+    return [
+        *_handler_faults(loaded),
+        *_start_faults(loaded, settings),
+        *_certificate_faults(loaded),
+    ]
+
+
+def _certificate_faults(loaded: LoadedRules) -> Iterator[str]:
+    """Files of TLS that cannot be used; warnings are printed at once."""
+    from proxy.adapters.certificates import examine
+    from proxy.adapters.clock import LoopClock
+    from proxy.core.rules.fault_text import described
+
+    faults, warnings = examine(loaded.rules, LoopClock().wall_ms())
+    for line in warnings:
+        print(f"warning: {line}")
+    yield from map(described, faults)
 
 
 def _start_faults(loaded: LoadedRules, settings: Settings) -> list[str]:

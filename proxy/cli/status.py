@@ -27,11 +27,7 @@ def _print(page: dict[str, Any]) -> None:
         ("rules", f"{rules['digest']} from {rules['path']}, taken {rules['taken_at']}"),
         ("last reload", rules["fault"] or "fine"),
         *(("warning", warning) for warning in rules["warnings"]),
-        *(
-            ("certificate", f"the old one stays: {one['fault']}")
-            for one in page.get("certificates", [])
-            if one["fault"]
-        ),  # fmt: skip
+        *(("warning", fault) for fault in _certificate_faults(page)),
         *(("secret", _age(secret)) for secret in page.get("secrets", ())),
         ("state", page["state"]),
         ("up since", page["started_at"]),

@@ -67,6 +67,16 @@ def test_what_is_worth_a_look_in_the_rules_stands_there_too() -> None:
     assert "split.salt: no secret is set" in run(PAGE)
 
 
+def test_a_certificate_that_could_not_be_taken_stands_there_too() -> None:
+    fault = "listen.tls.key_file: /run/tls.key is not the key of /run/tls.crt"
+    fine = {"key": "backends.mcp.tls", "fault": None}
+
+    out = run({**PAGE, "certificates": [{"key": "listen.tls", "fault": fault}, fine]})
+
+    assert f"the old certificate stays: {fault}" in out
+    assert out.count("the old certificate stays") == 1
+
+
 def test_the_kill_switch_cannot_be_overlooked() -> None:
     out = run({**PAGE, "split": {**PAGE["split"], "kill_switch": True}})
 

@@ -6,7 +6,7 @@ import asyncio
 import socket
 import ssl
 from collections.abc import Callable
-from typing import cast
+from typing import Protocol, cast
 
 from proxy.adapters.upstream.connection import Connection
 from proxy.adapters.upstream.endpoint import Endpoint
@@ -14,13 +14,23 @@ from proxy.adapters.upstream.resolver import Address, Resolver
 from proxy.errors import UpstreamFailed
 
 
+class Tls(Protocol):
+    """What an https upstream is met with."""
+
+    @property
+    def context(self) -> ssl.SSLContext:
+        """For the next connection."""
+
+
 class Dialer:
     """Opens connections to one endpoint; whatever fails here was not sent."""
 
-    def __init__(self, endpoint: Endpoint, resolver: Resolver) -> None:
+    def __init__(self, endpoint: Endpoint, resolver: Resolver, tls: Tls | None = None) -> None:
+        if (endpoint.scheme == "https") is not (tls is not None):
+            raise ValueError("TLS is for https upstreams, and they need it")
         self._endpoint = endpoint
         self._resolver = resolver
-        self._tls = endpoint.tls_context()
+        self._tls = tls
 
     async def open(self, make: Callable[[Address], Connection], patience: float) -> Connection:
         """Try the addresses in order; if none answers, those of a new lookup, once.
@@ -64,7 +74,7 @@ class Dialer:
         else:
             name = self._endpoint.server_name or self._endpoint.host
             await loop.create_connection(
-                lambda: protocol, sock=sock, ssl=self._tls, server_hostname=name
+                lambda: protocol, sock=sock, ssl=self._tls.context, server_hostname=name
             )
         return connection
 

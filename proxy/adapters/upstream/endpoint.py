@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import ipaddress
-import ssl
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
-from proxy.errors import Fault, RulesError
+from proxy.core.rules.tls_ends import TlsEnd
 
 _PORTS = {"http": 80, "https": 443}
 
@@ -33,8 +32,8 @@ class Endpoint:
     keepalive: float = 4.0
     buffer: int = 262_144  # answers up to this size come whole
     stall: float = 300.0  # a streamed answer may be silent this long
-    ca_file: str | None = None  # PEM; None means the system's own
     server_name: str | None = None  # SNI and certificate name; None means `host`
+    tls: TlsEnd | None = None  # what TLS is made of, for https
 
     @classmethod
     def from_url(cls, url: str, **options: Any) -> Endpoint:
@@ -60,20 +59,6 @@ class Endpoint:
         if port != _PORTS[parts.scheme]:
             authority += f":{port}"
         return cls(parts.scheme, host, port, authority, **options)
-
-    def tls_context(self) -> ssl.SSLContext | None:
-        """Build what verifies the upstream; None without TLS.  Raises `RulesError`."""
-        if self.scheme != "https":
-            return None
-        try:
-            context = ssl.create_default_context(cafile=self.ca_file)
-        except OSError as error:
-            reason = error.strerror or "no usable certificate in it"
-            fault = Fault(f"ca_file {self.ca_file} cannot be used: {reason}", path="ca_file")
-            raise RulesError([fault]) from error
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
-        context.set_alpn_protocols(["http/1.1"])
-        return context
 
 
 def _host(host: str) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from proxy.adapters.turn import Turn
 from proxy.adapters.upstream.body import StreamedBody
 from proxy.adapters.upstream.connection import Connection, Late, Unsent
-from proxy.adapters.upstream.dial import Dialer
+from proxy.adapters.upstream.dial import Dialer, Tls
 from proxy.adapters.upstream.endpoint import Endpoint
 from proxy.adapters.upstream.resolver import Address, Lookup, Resolver
 from proxy.adapters.upstream.sweep import Sweep
@@ -37,6 +37,7 @@ class HttpUpstream:
         sweep: Sweep,
         lookup: Lookup = socket.getaddrinfo,
         always: Iterable[tuple[bytes, bytes]] = (),
+        tls: Tls | None = None,
     ) -> None:
         self.endpoint = endpoint
         self.opened_total = 0
@@ -44,7 +45,8 @@ class HttpUpstream:
         self._sweep = sweep
         self._fixed = fixed_lines(endpoint.authority, always)
         self._resolver = Resolver(endpoint, clock=clock, changed=self._retire, lookup=lookup)
-        self._dialer = Dialer(endpoint, self._resolver)
+        self._dialer = Dialer(endpoint, self._resolver, tls)
+        self._renewals = 0
         self._idle: list[Connection] = []  # the oldest first
         self._busy: set[Connection] = set()
         self._ending: set[Connection] = set()  # dropped, transport not gone yet
@@ -130,6 +132,11 @@ class HttpUpstream:
         for connection in tuple(self._idle):
             connection.drop()
 
+    def renew(self) -> None:
+        """Other certificates hold: what runs ends where it is, everything else connects anew."""
+        self._renewals += 1
+        self._retire(frozenset())
+
     async def aclose(self, grace: float) -> None:
         """Close idle connections now, busy ones when done or after `grace` seconds."""
         self.retire()
@@ -205,6 +212,7 @@ class HttpUpstream:
 
     async def _dial(self, deadline: float) -> Connection:
         """A new connection, which counts as opening already."""
+        renewals = self._renewals
         try:
             self._check_open()
             patience = min(deadline - self._clock.now(), self.endpoint.connect_timeout)
@@ -216,7 +224,8 @@ class HttpUpstream:
         self._opening -= 1
         self.opened_total += 1
         self._busy.add(connection)
-        connection.retired = not self._resolver.knows(connection.address)
+        known = self._resolver.knows(connection.address)
+        connection.retired = not known or renewals != self._renewals
         if self._closed:
             connection.drop()
         if connection.gone:
@@ -274,9 +283,10 @@ class HttpUpstream:
         return self._watched
 
     def _retire(self, addresses: frozenset[Address]) -> None:
-        """The name has other addresses: finish what runs on the old ones, begin nothing there."""
+        """Only these addresses hold: finish what runs on others, begin nothing there."""
         for connection in (*self._idle, *self._busy):
-            connection.retired = connection.address not in addresses
+            if connection.address not in addresses:
+                connection.retired = True
         for connection in [one for one in self._idle if one.retired]:
             connection.drop()
 

@@ -8,12 +8,15 @@ import re
 import socket
 import struct
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import pytest
 
+from proxy.adapters.certificates import Side
 from proxy.adapters.upstream import Endpoint, HttpUpstream, Sweep
 from proxy.core.model import Outbound, Reply
+from proxy.core.rules.tls_ends import TlsEnd
 from proxy.errors import UpstreamFailed
 from proxy.ports import Upstream
 
@@ -156,11 +159,23 @@ class Client:
         self.made: list[HttpUpstream] = []
 
     def upstream(
-        self, port: int, *, lookup: Any = None, url: str = "", **options: Any
+        self,
+        port: int,
+        *,
+        lookup: Any = None,
+        url: str = "",
+        ca_file: Path | None = None,
+        tls: Side | None = None,
+        **options: Any,
     ) -> HttpUpstream:
+        """With https, `tls` is what it is made of, by default `ca_file` alone."""
         options = {"connect_timeout": 5.0, **options}
-        endpoint = Endpoint.from_url(url or f"http://127.0.0.1:{port}", **options)
         extra = {"lookup": lookup} if lookup else {}
+        if url.startswith("https:"):
+            trusted = str(ca_file) if ca_file else None
+            tls = extra["tls"] = tls or Side(TlsEnd("backends.mcp.tls", ca_file=trusted), 0)
+            options["tls"] = tls.end
+        endpoint = Endpoint.from_url(url or f"http://127.0.0.1:{port}", **options)
         upstream = HttpUpstream(endpoint, clock=self.clock, sweep=self.sweep, **extra)
         self.made.append(upstream)
         return upstream

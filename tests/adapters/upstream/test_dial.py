@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
 import socket
 import ssl
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from proxy.adapters.upstream.dial import _cause
+from proxy.adapters.certificates import Side
+from proxy.adapters.upstream import Endpoint
+from proxy.adapters.upstream.dial import Dialer, _cause
+from proxy.adapters.upstream.resolver import Resolver
+from proxy.core.rules.tls_ends import TlsEnd
 from tests.adapters.upstream.origin import (
     Client,
     Origin,
@@ -25,6 +27,7 @@ from tests.adapters.upstream.origin import (
     swallowing,
     until,
 )
+from tests.authority import Authority, Pair
 
 Origins = Any
 
@@ -139,45 +142,19 @@ def test_causes_are_told_in_plain_words(error: OSError, text: str) -> None:
 # -- TLS.
 
 
-class Authority:
-    """A throwaway certificate authority with one certificate for localhost."""
-
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
-        self.ca = str(directory / "ca.pem")
-        key = "-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2"
-        self._openssl(
-            f"req -x509 {key} -keyout ca.key -out ca.pem -subj /CN=ca"
-            " -addext keyUsage=critical,keyCertSign"
-        )
-        self._openssl(f"req {key} -keyout app.key -out app.csr -subj /CN=app")
-        (directory / "app.ext").write_text("subjectAltName=DNS:localhost,DNS:app.internal\n")
-        self._openssl(
-            "x509 -req -in app.csr -CA ca.pem -CAkey ca.key -CAcreateserial"
-            " -out app.pem -days 2 -extfile app.ext"
-        )
-
-    def _openssl(self, line: str) -> None:
-        command = ["openssl", *line.split()]
-        subprocess.run(command, cwd=self.directory, check=True, capture_output=True)
-
-    def server(self) -> ssl.SSLContext:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(self.directory / "app.pem", self.directory / "app.key")
-        return context
-
-
 @pytest.fixture(scope="session")
 def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    if shutil.which("openssl") is None:
-        pytest.skip("openssl makes the certificates")
     return Authority(tmp_path_factory.mktemp("tls"))
+
+
+def server(authority: Authority) -> ssl.SSLContext:
+    return authority.server(authority.issue("localhost", "app.internal"))
 
 
 async def test_tls_is_verified_and_its_connections_are_kept(
     origins: Origins, client: Client, authority: Authority
 ) -> None:
-    context = authority.server()
+    context = server(authority)
     asked: list[Any] = []
     context.sni_callback = lambda _, name, __: asked.append(name)
     origin = await origins(answering(then=ok(b"secret" * 1000)), ssl=context)
@@ -191,7 +168,7 @@ async def test_tls_is_verified_and_its_connections_are_kept(
 async def test_another_name_can_be_verified(
     origins: Origins, client: Client, authority: Authority
 ) -> None:
-    origin = await origins(answering(then=ok()), ssl=authority.server())
+    origin = await origins(answering(then=ok()), ssl=server(authority))
     upstream = client.upstream(
         0, url=f"https://127.0.0.1:{origin.port}", ca_file=authority.ca, server_name="app.internal"
     )
@@ -210,9 +187,9 @@ async def test_an_upstream_that_is_not_who_it_should_be_gets_nothing(
     async def script(peer: Peer) -> None:
         seen.append(await peer.request())
 
-    origin = await origins(script, ssl=authority.server())
-    options = {"ca_file": authority.ca if trusted else None, "server_name": name}
-    upstream = client.upstream(0, url=f"https://127.0.0.1:{origin.port}", **options)
+    origin = await origins(script, ssl=server(authority))
+    ca, url = authority.ca if trusted else None, f"https://127.0.0.1:{origin.port}"
+    upstream = client.upstream(0, url=url, ca_file=ca, server_name=name)
     failure = await failing(client.send(upstream))
     assert (failure.why, failure.sent) == ("connect", False)
     assert failure.detail.startswith("certificate refused")
@@ -252,9 +229,117 @@ async def test_tls_answers_stream_and_end_with_the_connection(
         await peer.request()
         await peer.send(b"HTTP/1.1 200 OK\r\n\r\n" + body)
 
-    origin = await origins(script, ssl=authority.server())
+    origin = await origins(script, ssl=server(authority))
     upstream = client.upstream(0, url=f"https://localhost:{origin.port}", ca_file=authority.ca)
     reply = await client.send(upstream)
     assert not isinstance(reply.body, bytes)
     assert await read(reply) == body
     assert (upstream.busy, upstream.idle) == (0, 0)
+
+
+# -- Mutual TLS, and certificates that change.
+
+
+def side(authority: Authority, shows: Pair | None = None, trusts: Path | None = None) -> Side:
+    cert, key = (str(shows.cert), str(shows.key)) if shows else (None, None)
+    return Side(TlsEnd("backends.mcp.tls", cert, key, str(trusts or authority.ca)), 0)
+
+
+async def test_an_upstream_that_asks_is_shown_our_certificate(
+    origins: Origins, client: Client, authority: Authority, tmp_path: Path
+) -> None:
+    ours = Authority(tmp_path, "ours")
+    shown: list[str] = []
+
+    async def script(peer: Peer) -> None:
+        shown.append(peer.writer.get_extra_info("peercert")["subject"][0][0][1])
+        await answering(then=ok())(peer)
+
+    origin = await origins(script, ssl=authority.server(asks=ours.ca))
+    tls = side(authority, ours.issue("callsplit"))
+    upstream = client.upstream(0, url=f"https://localhost:{origin.port}", tls=tls)
+
+    assert (await client.send(upstream)).status == 200
+    assert shown == ["callsplit"]
+
+
+@pytest.mark.parametrize("newest", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+@pytest.mark.parametrize("stranger", [False, True])
+async def test_an_upstream_that_refuses_our_certificate_has_run_nothing(
+    origins: Origins,
+    client: Client,
+    authority: Authority,
+    tmp_path: Path,
+    stranger: bool,
+    newest: ssl.TLSVersion,
+) -> None:
+    """With TLS 1.3 it says so after we think ourselves connected: then nobody knows."""
+    asyncio.get_running_loop().set_exception_handler(lambda *_: None)  # The origin's own complaint.
+    seen: list[bytes] = []
+
+    async def script(peer: Peer) -> None:
+        seen.append(await peer.request())
+
+    context = authority.server(asks=Authority(tmp_path, "theirs").ca)
+    context.maximum_version = newest
+    origin = await origins(script, ssl=context)
+    tls = side(authority, Authority(tmp_path, "x").issue("x") if stranger else None)
+    upstream = client.upstream(0, url=f"https://localhost:{origin.port}", tls=tls)
+    failure = await failing(client.send(upstream))
+
+    assert seen == []
+    assert failure.why == ("connect" if newest is ssl.TLSVersion.TLSv1_2 else "reset")
+
+
+async def test_a_renewed_pool_connects_anew_and_lets_finish_what_runs(
+    origins: Origins, client: Client, authority: Authority, tmp_path: Path
+) -> None:
+    finish = asyncio.Event()
+
+    async def script(peer: Peer) -> None:
+        while request := await peer.request():
+            if b"/slow" in request:
+                await finish.wait()
+            await peer.send(ok(str(origin.connections).encode()))
+
+    origin = await origins(script, ssl=server(authority))
+    tls = side(authority)
+    upstream = client.upstream(0, url=f"https://localhost:{origin.port}", tls=tls, keepalive=1e6)
+    running = asyncio.create_task(client.send(upstream, post(target="/slow"), deadline=1e9))
+    await until(lambda: origin.connections == 1)
+    assert (await client.send(upstream)).body == b"2"
+
+    tls.material = side(authority, trusts=Authority(tmp_path, "other").ca).material
+    upstream.renew()
+    failure = await failing(client.send(upstream))
+    finish.set()
+
+    assert failure.detail.startswith("certificate refused")
+    assert (await running).status == 200
+    assert (upstream.idle, upstream.busy) == (0, 0)
+
+
+async def test_a_connection_that_was_on_its_way_is_not_kept(
+    origins: Origins, client: Client, authority: Authority
+) -> None:
+    """Its handshake may have been with what is no longer trusted."""
+    context = server(authority)
+    origin = await origins(answering(then=ok()), ssl=context)
+    upstream = client.upstream(0, url=f"https://localhost:{origin.port}", tls=side(authority))
+    context.sni_callback = lambda *_: upstream.renew()
+
+    assert (await client.send(upstream)).status == 200
+    assert (upstream.idle, upstream.busy) == (0, 0)
+    context.sni_callback = None
+    assert (await client.send(upstream)).status == 200
+    assert upstream.idle == 1
+
+
+@pytest.mark.parametrize("url", ["https://app", "http://app"])
+async def test_tls_is_for_https_and_https_is_never_without(
+    url: str, client: Client, authority: Authority
+) -> None:
+    endpoint = Endpoint.from_url(url)
+    resolver = Resolver(endpoint, clock=client.clock, changed=lambda _: None)
+    with pytest.raises(ValueError, match="TLS is for https"):
+        Dialer(endpoint, resolver, None if url.startswith("https") else side(authority))

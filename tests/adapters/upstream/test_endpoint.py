@@ -1,14 +1,10 @@
-"""Reading an upstream's URL, and the TLS context made of it."""
+"""Reading an upstream's URL."""
 
 from __future__ import annotations
-
-import ssl
-from pathlib import Path
 
 import pytest
 
 from proxy.adapters.upstream import Endpoint
-from proxy.errors import RulesError
 
 
 @pytest.mark.parametrize(
@@ -60,20 +56,3 @@ def test_options_are_taken_over() -> None:
 def test_urls_that_are_refused(url: str) -> None:
     with pytest.raises(ValueError):
         Endpoint.from_url(url)
-
-
-def test_only_https_has_a_context_and_that_verifies() -> None:
-    assert Endpoint.from_url("http://app").tls_context() is None
-    context = Endpoint.from_url("https://app").tls_context()
-    assert context is not None
-    assert (context.verify_mode, context.check_hostname) == (ssl.CERT_REQUIRED, True)
-    assert context.minimum_version >= ssl.TLSVersion.TLSv1_2
-
-
-def test_an_unusable_ca_file_is_a_fault_in_the_rules(tmp_path: Path) -> None:
-    empty = tmp_path / "ca.pem"
-    empty.write_text("nothing")
-    for path in (empty, tmp_path / "absent.pem"):
-        with pytest.raises(RulesError) as caught:
-            Endpoint.from_url("https://app", ca_file=str(path)).tls_context()
-        assert caught.value.faults[0].path == "ca_file"
