@@ -7,9 +7,10 @@ import resource
 
 import pytest
 
+from proxy.adapters.listener.connection import IN_A_ROW
 from proxy.core.model import Reply
 from proxy.ports import Incoming
-from tests.adapters.listener.raw import Serve, echo, post
+from tests.adapters.listener.raw import Serve, Served, echo, post
 
 GET = b"GET /%d HTTP/1.1\r\nHost: a\r\n\r\n"
 
@@ -467,3 +468,59 @@ async def test_plain_chunks_do_not_cost_the_connection(serve: Serve) -> None:
         assert (answer.body, answer.header("connection")) == (b"POST /0 ab", None)
 
     assert served.listener.open_connections == 1
+
+
+async def turns_of_others(served: Served, attack: bytes) -> int:
+    """How many requests another client has answered while the first one's bytes are worked off."""
+    greedy, other = await served.connect(), await served.connect()
+    await other.send(GET % 0)
+    await other.answer()
+    greedy.writer.write(attack)
+    turns, tail = 0, b""
+
+    async def last() -> None:
+        nonlocal tail
+        while not tail.endswith(b"last"):
+            part = await greedy.reader.read(65_536)
+            assert part, tail
+            tail = tail[-300:] + part
+
+    done = asyncio.ensure_future(last())
+    while not done.done():
+        await other.send(GET % 0)
+        await other.answer()
+        turns += 1
+    await done
+    return turns
+
+
+async def test_who_pipelines_lets_others_have_their_turn(serve: Serve) -> None:
+    """One read holds thousands of small requests, and their handlers may never wait."""
+
+    async def handler(incoming: Incoming) -> Reply:
+        return Reply(200, [], b"last" if incoming.target == "/last" else b"-")
+
+    served = await serve(handler)
+    last = b"GET /last HTTP/1.1\r\nHost: a\r\n\r\n"
+
+    assert await turns_of_others(served, GET % 1 * 2000 + last) >= 2000 // IN_A_ROW // 8
+
+
+@pytest.mark.row("L13")
+@pytest.mark.parametrize("bodies", [1, 20], ids=["one body", "many bodies"])
+async def test_who_sends_tiny_chunks_lets_others_have_their_turn(serve: Serve, bodies: int) -> None:
+    async def handler(incoming: Incoming) -> Reply:
+        body = await incoming.read(10**6, asyncio.get_running_loop().time() + 10)
+        if incoming.method == "POST":
+            sizes.append(len(body))
+        last = incoming.method == "POST" and len(sizes) == bodies
+        return Reply(200, [], b"last" if last else b"-")
+
+    sizes: list[int] = []
+    served = await serve(handler)
+    chunks = 40_000 // bodies
+    head = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+    body = head + b"1\r\nx\r\n" * chunks + b"0\r\n\r\n"
+
+    assert await turns_of_others(served, body * bodies) >= 3
+    assert sizes == [chunks] * bodies
