@@ -18,6 +18,7 @@ from proxy.adapters.upstream.head import FIELD_LIMIT
 from proxy.adapters.upstream.resolver import Address
 from proxy.core.model import Reply
 from proxy.errors import UpstreamFailed
+from tests.desync import strict
 from tests.desync.strict import Message
 from tests.fuzz import reading
 from tests.fuzz.wires import Loop, Quiet, Wire, pieces, settle
@@ -101,13 +102,22 @@ async def check(said: bytes, method: bytes, limit: int, cut: int, quiet: Quiet) 
     assert not reports, reports
     assert pool.lost_times == 1
     assert pool.dropped_times <= 1
-    found, _ = reading.responses(said, [method], ended=True)
-    wanted = found[0] if found else None
+    read = strict.responses(said, [method], ended=True)
+    wanted = read.messages[0] if read.messages else None
+    if reply is not None and wanted is None and harmless(read.fault, reply):
+        return
     assert body is None or wanted is not None, "made of what is no answer"
     assert body is not None or wanted is None or refusable(said, wanted), "an answer was lost"
     if reply is not None and wanted is not None and body is not None:
         check_same(reply, body, wanted)
         check_handed_on(reply, body, method)
+
+
+def harmless(fault: str, reply: Reply) -> bool:
+    """No arm may say this, but there is one way only to read it, and none of it goes on."""
+    if fault.startswith("Content-Length is no length"):
+        return reply.length is not None and reply.length >= strict.LARGE and not reply.body
+    return fault.startswith(("a coding where there is no body", "framing among trailers"))
 
 
 def refusable(said: bytes, answer: Message) -> bool:
