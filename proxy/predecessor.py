@@ -82,6 +82,8 @@ class Predecessor:
         except (Lost, TimeoutError):
             raise SettingsError("the process before this one does not answer") from None
         if not isinstance(message, Offer) or len(message.places) != len(fds):
+            for fd in fds:
+                os.close(fd)
             raise SettingsError(message.why if isinstance(message, No) else "it offers nothing")
         return cls(channel, message, [socket.socket(fileno=fd) for fd in fds])
 

@@ -57,9 +57,7 @@ async def test_without_a_place_nobody_is_found(tmp_path: Path) -> None:
     assert visit(tmp_path / "missing") is None
 
 
-async def test_another_user_is_not_heard(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_another_user_is_not_heard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     came: list[socket.socket] = []
     place = Rendezvous(tmp_path, came.append)
     place.open()

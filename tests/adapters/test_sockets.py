@@ -28,9 +28,7 @@ class Fds:
         sock.listen()
         return sock
 
-    def plain(
-        self, family: int = socket.AF_INET, kind: int = socket.SOCK_STREAM
-    ) -> socket.socket:
+    def plain(self, family: int = socket.AF_INET, kind: int = socket.SOCK_STREAM) -> socket.socket:
         self.own.append(socket.socket(family, kind))
         return self.own[-1]
 
