@@ -120,13 +120,7 @@ class App:
         now_ms = clock.wall_ms()
         self.condition = Condition(loaded, now_ms, now_ms)
         self.operations = self._desk()
-        self.rules_watch = RulesWatch(
-            loaded,
-            settings.environment,
-            apply=self._apply,
-            refuse=self._refuse,
-            secrets=settings.fingerprint,
-        )
+        self.rules_watch = self._rules_watch(loaded)
         self.handover = self._handover()
         self._closing = AsyncExitStack()
         self._show_parts()
@@ -354,6 +348,15 @@ class App:
             clock=self.clock,
             log=self.log,
             start=self.tasks.start,
+        )
+
+    def _rules_watch(self, loaded: LoadedRules) -> RulesWatch:
+        return RulesWatch(
+            loaded,
+            self._settings.environment,
+            apply=self._apply,
+            refuse=self._refuse,
+            secrets=self._settings.fingerprint,
         )
 
     def _desk(self) -> SidecarOperations:

@@ -83,22 +83,10 @@ class Metrics:
         self.last_answers = c(
             "last_answers", "Callers who heard the last answer because no arm could answer.",
             "kind")  # fmt: skip
-        self.auth_failures = c(
-            "auth_failures", "Requests with a missing or wrong credential.", "reason"
-        )
-        self.signature_repeats = c(
-            "signature_repeats", "Signatures that hold, but have been here before.", "kind"
-        )
-        self.admin_refusals = c(
-            "admin_refusals", "Requests turned away from the operators' pages.", "reason"
-        )
-        self.rate_limited = c("rate_limited", "Requests over a limit.", "scope")
+        self._tell_of_askers()
         self.cache = c(
             "cache", "Tool calls whose answers are kept, by what came of it.", "tool", "result"
         )
-        self.shed = c(
-            "shed", "Requests turned away because this process had too much to do.",
-            "reason", "kind")  # fmt: skip
         self.repeats = c("repeats", "Requests refused unread, to be asked anew.", "arm", "outcome")
         self.hedges = c(
             "hedges", "Second attempts beside a slow one, by the arm that was slow.",
@@ -112,9 +100,6 @@ class Metrics:
         self.restarts_failed[()] += 0
         self.outbox = OutboxFigures(c, g)
         self._tell_of_pools()
-        self._read(
-            "secret_since_timestamp_seconds", "Since when a secret is in use, as the rules say.",
-            "key", of=lambda: self.secrets_since())  # fmt: skip
         tell_of_runs(self._read, lambda: self.runs)
         tell_of_callers(self._read, lambda: self.callers())
         tell_of_certificates(self._read, lambda: self.certificates)
@@ -123,6 +108,26 @@ class Metrics:
             "arm", "tool", "state", of=self._tool_states)  # fmt: skip
         self.registry.register(Tallies(self.families))
         self._tell_of_this_process()
+
+    def _tell_of_askers(self) -> None:
+        """Who was turned away, and how old what they prove themselves by is."""
+        c = self._counters
+        self.auth_failures = c(
+            "auth_failures", "Requests with a missing or wrong credential.", "reason"
+        )
+        self.signature_repeats = c(
+            "signature_repeats", "Signatures that hold, but have been here before.", "kind"
+        )
+        self.admin_refusals = c(
+            "admin_refusals", "Requests turned away from the operators' pages.", "reason"
+        )
+        self.rate_limited = c("rate_limited", "Requests over a limit.", "scope")
+        self.shed = c(
+            "shed", "Requests turned away because this process had too much to do.",
+            "reason", "kind")  # fmt: skip
+        self._read(
+            "secret_since_timestamp_seconds", "Since when a secret is in use, as the rules say.",
+            "key", of=lambda: self.secrets_since())  # fmt: skip
 
     def _counters(self, name: str, help_text: str, *labels: str) -> Counters:
         family = Counters(f"{self._namespace}_{name}", help_text, labels)
