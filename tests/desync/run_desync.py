@@ -21,7 +21,12 @@ def arguments() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--vectors", type=Path, help="directory; default: tests/desync/vectors")
-    parser.add_argument("--mutations", type=int, default=400, help="of our own; default: 400")
+    parser.add_argument(
+        "--mutations",
+        type=int,
+        default=400,
+        help="of our own, of requests and of answers each; default: 400; 0: nothing of our own",
+    )
     parser.add_argument("--seed", type=int, default=1, help="of the mutations; default: 1")
     parser.add_argument("--only", help="only entries whose ID contains this")
     parser.add_argument("--all", action="store_true", help="print every entry, not only findings")
@@ -37,6 +42,7 @@ def main() -> int:
     from tests.bench.place import RESULTS
     from tests.desync import vectors
     from tests.desync.mutations import answers, mutations
+    from tests.desync.obfuscations import obfuscations
     from tests.desync.report import print_report
     from tests.desync.runs import run
 
@@ -46,6 +52,7 @@ def main() -> int:
         print(f"no vector files (*.json, *.json.gz) in {asked.vectors}", file=sys.stderr)
         return 2
     if asked.mutations:
+        files["own obfuscations"] = obfuscations()
         files["own mutations"] = mutations(asked.seed, asked.mutations)
         files["own answers"] = answers(asked.seed, asked.mutations)
     if asked.only:

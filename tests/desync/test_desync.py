@@ -9,6 +9,7 @@ import pytest
 import uvloop
 
 from tests.desync.mutations import answers, mutations
+from tests.desync.obfuscations import TELLING, obfuscations
 from tests.desync.oracle import Sort
 from tests.desync.runs import Result, run
 from tests.desync.vectors import Vector, load
@@ -55,6 +56,11 @@ async def test_no_mutation_of_ours_is_misread() -> None:
     assert told(result) == []
     sorts = {one.sort for one in result.findings}
     assert {Sort.CLEAN, Sort.REJECT} <= sorts
+
+
+@pytest.mark.row("F3", "F4", "F7", "F8", "F9", "F10", "F21")
+async def test_no_byte_in_any_place_hides_a_framing() -> None:
+    assert told(await through(obfuscations(TELLING))) == []
 
 
 @pytest.mark.row("F21", "R1", "R2")
