@@ -121,13 +121,22 @@ def _show(context: ssl.SSLContext, end: TlsEnd, content: Content) -> None:
     except _Encrypted:
         way_out = "nobody can type it here: openssl pkey -in OLD -out NEW, and chmod 600 NEW"
         raise _fault(at_key, f"{key} is protected by a passphrase", way_out) from None
-    except ssl.SSLError as error:
-        if error.reason in ("KEY_VALUES_MISMATCH", "KEY_TYPE_MISMATCH"):
+    except OSError as error:
+        if getattr(error, "reason", None) in ("KEY_VALUES_MISMATCH", "KEY_TYPE_MISMATCH"):
             way_out = "cert_file begins with our own certificate, then come those of its issuers"
             raise _fault(at_key, f"{key} is not the key of {file}", way_out) from None
+        if _reads(file):
+            at, file = at_key, key
         raise _unusable(at, file, error) from None
-    except OSError as error:
-        raise _unusable(at, file, error) from None
+
+
+def _reads(file: str) -> bool:
+    """Whether the certificates in it can be read: then it is the key that cannot."""
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cafile=file)
+    except OSError:
+        return False
+    return True
 
 
 def _no_passphrase() -> Never:
