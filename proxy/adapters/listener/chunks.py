@@ -92,7 +92,8 @@ class Chunks:
                     if (match := _SIZE_EXTENDED(data, at)) is None:
                         return self._wait(data, start, at, parts)
                     self._count_extension(match.end(2) - match.start(2))
-                    parts += (data[start : match.end(1)], b"\r\n")
+                    behind = match.end(1)
+                    parts += (data[start:behind], b"\r\n")
                     start = match.end()
                 left -= 1
                 at = match.end()

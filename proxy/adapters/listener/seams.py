@@ -62,7 +62,8 @@ class Seams:
         at = data.find(_LENGTH, 0, end)
         if at < 0 or data[at - 11 : at].lower() != _CONTENT:
             return False
-        digits = data[at + 7 : data.find(b"\r", at)]
+        line_end = data.find(b"\r", at)
+        digits = data[at + 7 : line_end]
         if not digits.isdigit() or len(digits) > 9 or int(digits) != len(data) - end:
             return False
         _check_spaces(data.count(b" ", 0, data.find(_BLANK)))
