@@ -9,6 +9,7 @@ from proxy.core.guard import (
     MAX_FIELD_BYTES,
     MAX_TARGET,
     METHODS,
+    check_length,
     check_name,
     check_request,
     check_values,
@@ -396,3 +397,20 @@ def test_no_refusal_echoes_the_request() -> None:
     ]
     for head, version in cases:
         assert marker.lower() not in refusal(head, version).message.lower()
+
+
+@pytest.mark.row("F3", "L1")
+@pytest.mark.parametrize(
+    ("length", "status"),
+    [(0, 0), (1000, 0), (1001, 413), (64_000, 413), (64_001, 400), (999_999_999, 400)],
+)
+def test_a_declared_length_over_the_limit_is_too_large_or_absurd(length: int, status: int) -> None:
+    """So many times over the limit it says nothing of a body: nobody meant it."""
+    refused = None
+    try:
+        check_length(length, 1000)
+    except Refused as error:
+        refused = error
+
+    assert (refused.status if refused else 0) == status
+    assert refused is None or refused.close
