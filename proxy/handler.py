@@ -154,7 +154,7 @@ class Handler:
         terms = self.line.tools.terms(call)
         proved = visit.credential != ""
         step = self._once.begin(call, terms, x.started, proved=proved)
-        while isinstance(step, Heard | Elsewhere):
+        while isinstance(step, (Heard, Elsewhere)):
             if isinstance(step, Elsewhere):
                 step = await self._once.ask(step)
                 continue

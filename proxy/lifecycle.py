@@ -46,6 +46,7 @@ class Lifecycle:
         self._stop = asyncio.Event()
         self._told_to_end = False
         self._restarting = False
+        self._spawned: Spawned | None = None  # it gets ready to follow
 
     async def start(self) -> None:
         """Serve; raises what `App.start` does."""
@@ -62,8 +63,13 @@ class Lifecycle:
         followed = asyncio.ensure_future(self._app.handover.followed.wait())
         told = asyncio.ensure_future(self._stop.wait())
         await asyncio.wait({followed, told}, return_when=asyncio.FIRST_COMPLETED)
-        if not followed.done():
+        if followed.done():
+            while self._restarting:  # The service manager has yet to hear of it.
+                await asyncio.sleep(0)
+        else:
             self._manager.stopping("draining")
+            if self._spawned is not None:  # Who ends this one did not mean that another begins.
+                await asyncio.to_thread(self._spawned.end)
         followed.cancel()
         told.cancel()
         await self._app.drain()
@@ -93,11 +99,14 @@ class Lifecycle:
             )
         except OSError as error:
             return self._failed(error.strerror or str(error))
+        self._spawned = spawned
         try:
             pid = await self._app.handover.offer(spawned.line, own=True)
         except Refusal as refusal:
             code = await asyncio.to_thread(spawned.end)
             return self._failed(str(refusal), pid=spawned.pid, exit_code=code)
+        finally:
+            self._spawned = None
         spawned.let_go()
         self._manager.followed_by(pid, self._status())
         return True

@@ -17,9 +17,10 @@ from proxy.adapters.state_dir import StateDir
 from proxy.adapters.tasks import Tasks
 from proxy.attempt import Attempts
 from proxy.core.breaker_values import State
+from proxy.core.outbox import Entry, Letter
 from proxy.durable import FILE, Durable, terms
 from proxy.redelivery import Redelivery
-from tests.adapters.outbox_kit import call
+from tests.adapters.outbox_kit import call, event
 from tests.path_kit import GOOD, REFUSED, Network, World
 from tests.redis_kit import redis_server
 from tests.rules_kit import rules
@@ -298,3 +299,45 @@ def test_what_the_rules_say_is_read() -> None:
 
     assert (read.most, read.most_bytes, read.parallel, read.enabled) == (7, 2**20, 3, True)
     assert (read.patience.first, read.patience.most, read.patience.give_up) == (3.0, 60.0, 7200.0)
+
+
+class Follows:
+    """The process that follows, as far as events go."""
+
+    def __init__(self, room: bool) -> None:
+        self.room = room
+        self.posted: list[Entry] = []
+
+    async def post(self, entry: Entry, letter: Letter, *, until: float) -> bool:
+        self.posted.append(entry)
+        return self.room
+
+
+@pytest.mark.parametrize("room", [True, False])
+async def test_once_another_process_follows_it_keeps_the_events(tmp_path: Path, room: bool) -> None:
+    process = Process(tmp_path, World(webhook=Network(REFUSED)))
+    await process.start()
+    await process.durable.rest(1.0)
+    assert await process.take(1) == 200  # It is kept still, but not delivered.
+    await process.durable.stop(0.0)
+    heir = process.durable.heir = Follows(room)
+
+    assert await process.take(2) == (200 if room else None)
+    assert await process.durable.keep(*event(3), until=0.0) is room
+    assert [entry.call_id for entry in heir.posted] == ["call_7", "call_7"]
+    process.durable.heir = None
+    assert not await process.durable.keep(*event(4), until=0.0)
+    await process.stop()
+
+
+async def test_an_event_of_the_process_before_is_kept_in_its_line(tmp_path: Path) -> None:
+    process = Process(tmp_path, World(webhook=Network(REFUSED)))
+    await process.start(retry_first="10s", retry_max="10s")
+    await process.take(1)
+
+    assert await process.durable.keep(*event(2), until=LoopClock().now() + 5.0)
+    assert process.durable.box is not None
+    assert process.durable.box.lines.queued == 2
+    process.use(enabled=False)
+    assert not await process.durable.keep(*event(3), until=LoopClock().now() + 5.0)
+    await process.stop()

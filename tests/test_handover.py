@@ -76,7 +76,8 @@ async def test_step_by_step(old: Side) -> None:
     ran = old.once.take_up(write(b"a" * 16), 0.0)
     runs = old.once.take_up(write(b"b" * 16), 0.0)
     event = old.once.take_up(Elsewhere(event=9), 0.0)
-    assert isinstance(ran, Ticket) and isinstance(runs, Ticket) and isinstance(event, Ticket)
+    assert all(isinstance(ticket, Ticket) for ticket in (runs, event))
+    assert isinstance(ran, Ticket)
     old.once.conclude(ran, BOOKED)
     newcomer = Newcomer(old)
 

@@ -13,6 +13,7 @@ from proxy.settings import (
     LogFormat,
     LogLevel,
     Settings,
+    environment_of_successor,
     load_settings,
     read_env_file,
 )
@@ -224,3 +225,15 @@ def test_the_length_of_a_secret_is_told_and_nothing_else(tmp_path: Path) -> None
 
     assert settings.secret_length(Ref(f"file:{tmp_path}/token", False)) == 12
     assert settings.secret_length(Ref(f"file:{tmp_path}/none", False)) == 0
+
+
+def test_who_follows_has_the_same_environment_but_for_what_was_said_to_this_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "WATCHDOG_USEC", "NOTIFY_SOCKET"):
+        monkeypatch.setenv(name, "1")
+
+    environment = environment_of_successor()
+
+    assert environment["NOTIFY_SOCKET"] == "1"
+    assert not [name for name in environment if name.startswith(("LISTEN_", "WATCHDOG_"))]

@@ -21,6 +21,7 @@ from proxy.core.replay import ReplayGuard
 from proxy.core.replay_dump import VERSION, Saved
 from proxy.core.replay_events import EventGuard, EventStep
 from proxy.core.replay_values import Done, Replay, Run, Wait
+from proxy.errors import SettingsError
 from tests.fakes import FakeClock
 
 BOOKED = Done(Kept(Kind.FUNCTION, 200, (), b"booked", "success"), True)
@@ -202,3 +203,28 @@ def test_without_a_place_it_works_from_memory_and_says_so_once(
     (line,) = sidecar.said
     assert (line["event"], line["why"]) == ("replays_in_memory_only", "Read-only file system")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_one_process_takes_over_from_another_that_still_runs(
+    state: StateDir, clock: FakeClock, tmp_path: Path
+) -> None:
+    old, new = Sidecar(state, clock), Sidecar(StateDir(tmp_path, None), clock)
+    old.guard.finished(old.run(b"done"), BOOKED, clock.now())
+    text = old.file.text(old.guard, old.events)
+
+    new.file.take_over(text, new.guard, new.events)
+
+    assert new.ask(b"done") == Replay(BOOKED)
+    new.file.keep(text, 1)  # It has no place.
+    old.file.keep(text, 1)
+    assert state.read(FILE) == text
+
+
+@pytest.mark.parametrize("text", [b"", b"x" * 99, closed(Saved(VERSION + 1, [], [], []))])
+def test_what_another_version_knows_cannot_be_taken_over(
+    state: StateDir, clock: FakeClock, text: bytes
+) -> None:
+    sidecar = Sidecar(state, clock)
+
+    with pytest.raises(SettingsError, match="cannot be read here"):
+        sidecar.file.take_over(text, sidecar.guard, sidecar.events)

@@ -124,7 +124,7 @@ def test_a_count_that_is_none_is_refused(count: str) -> None:
 def test_what_cannot_be_listened_on_is_explained(fds: Fds) -> None:
     reading, writing = os.pipe()
     accepted = fds.plain(), fds.plain(kind=socket.SOCK_DGRAM), fds.plain(socket.AF_UNIX)
-    cases = [
+    cases: list[tuple[socket.socket | int, str]] = [
         (accepted[0], "does not listen"),
         (accepted[1], "takes no connections"),
         (accepted[2], "is no TCP socket"),
@@ -138,7 +138,7 @@ def test_what_cannot_be_listened_on_is_explained(fds: Fds) -> None:
 
 
 def test_a_descriptor_that_is_not_open_is_explained(fds: Fds) -> None:
-    with pytest.raises(SettingsError, match="descriptor 700 .* is not open"):
+    with pytest.raises(SettingsError, match=r"descriptor 700 .* is not open"):
         sockets.given({"LISTEN_FDS": "1"}, 7)
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from proxy.adapters.state_dir import StateDir
+from proxy.adapters.state_dir import StateDir, StateHeld
 from proxy.errors import SettingsError
 
 
@@ -147,3 +147,27 @@ def test_a_broken_file_is_set_aside_for_a_person(tmp_path: Path) -> None:
     assert aside.read_bytes() == b"garbage"
     assert held.read("replays") is None
     held.close()
+
+
+def test_a_lock_passes_from_one_process_to_the_next_without_a_gap(tmp_path: Path) -> None:
+    first = StateDir.open(tmp_path)
+    first.replace("file", b"old")
+    second = StateDir.awaited(tmp_path)
+    assert (second.readable, second.writable, second.read("file")) == (True, False, b"old")
+    assert second.number == first.number != 0
+    assert first.lock is not None
+    copy = os.dup(first.lock)
+
+    second.adopt(copy)
+    first.close()
+
+    assert second.writable
+    assert (tmp_path / "lock").read_text() == f"{os.getpid()}\n"
+    with pytest.raises(StateHeld):
+        StateDir.open(tmp_path)
+    second.close()
+    StateDir.open(tmp_path).close()
+
+
+def test_a_directory_that_is_not_there_has_no_number(tmp_path: Path) -> None:
+    assert StateDir.awaited(tmp_path / "missing").number == 0

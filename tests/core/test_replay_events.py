@@ -88,3 +88,12 @@ def test_an_end_without_a_beginning_counts_too() -> None:
     guard.ended(7, 100.0, delivered=True)
 
     assert guard.begin(7, 101.0) is DELIVERED
+
+
+def test_what_is_under_way_can_be_told() -> None:
+    guard = EventGuard()
+    for key in (1, 2, 3):
+        guard.begin(key, 0.0)
+    guard.ended(2, 0.0, delivered=True)
+
+    assert guard.keys_under_way() == [1, 3]

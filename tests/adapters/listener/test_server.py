@@ -114,6 +114,53 @@ async def test_draining_stops_listening_and_lets_what_runs_finish(serve: Serve) 
     assert await draining == 0
 
 
+async def test_where_another_process_accepts_idle_connections_may_speak_for_long(
+    serve: Serve,
+) -> None:
+    """Longer than a listener that nobody follows would let them."""
+    served = await serve(drain_idle=0.0)
+    client = await served.connect()
+    await client.send(post(b"a"))
+    await client.answer()
+    draining = asyncio.ensure_future(served.listener.drain(30.0, idle=30.0))
+    await asyncio.sleep(0.05)
+    await client.send(post(b"b"))
+
+    answer = await client.answer()
+
+    assert (answer.body, answer.header("connection")) == (b"POST /retell b", "close")
+    assert await draining == 0
+
+
+async def test_who_comes_while_it_is_shut_waits_until_it_reopens(serve: Serve) -> None:
+    served = await serve()
+    await served.listener.shut()
+    client = await served.connect()
+    await client.send(post(b"a"))
+    await asyncio.sleep(0.02)
+    assert served.listener.open_connections == 0
+
+    await served.listener.reopen()
+
+    assert (await client.answer()).body == b"POST /retell a"
+
+
+async def test_who_waits_to_be_accepted_is_taken_in_before_the_end(serve: Serve) -> None:
+    """To close on them would reset them."""
+    served = await serve(drain_idle=5.0)
+    await served.listener.shut()
+    clients = [await served.connect() for _ in range(40)]
+    for client in clients:
+        await client.send(post(b"a"))
+    await served.listener.reopen()
+
+    draining = asyncio.ensure_future(served.listener.drain(30.0))
+
+    for client in clients:
+        assert (await client.answer()).status == 200
+    assert await draining == 0
+
+
 async def test_an_idle_connection_may_still_speak_while_draining_begins(serve: Serve) -> None:
     """Its request may be on the wire already."""
     served = await serve(drain_idle=30.0)
