@@ -14,6 +14,8 @@ from yaml.parser import Parser
 from yaml.reader import Reader, ReaderError
 from yaml.scanner import Scanner
 
+from proxy.core.rules.fill import is_text
+
 MAX_BYTES = 2**20
 MAX_DEPTH = 32
 MAX_NODES = 20_000
@@ -171,8 +173,11 @@ class _Composer:
 
     def _content(self, event: Any, place: Place, depth: int) -> Node:
         if isinstance(event, yaml.ScalarEvent):
-            plain = event.style is None or event.style == ""
-            return Scalar(event.value, plain, place, _place(event.end_mark))
+            text, plain = event.value, event.style is None or event.style == ""
+            if not is_text(text):  # An escape such as \ud83d: nobody could write it out again.
+                self._flaw("half a character is no text", place, "write the character itself")
+                text = text.encode("utf-8", "replace").decode()
+            return Scalar(text, plain, place, _place(event.end_mark))
         if isinstance(event, yaml.SequenceStartEvent):
             return self._items(place, depth)
         return self._entries(place, depth)

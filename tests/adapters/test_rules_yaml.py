@@ -90,6 +90,8 @@ def test_a_node_knows_its_place_and_whether_it_was_quoted() -> None:
         ("%YAML 2.0\n---\na: 1", "found incompatible YAML document", 1, 1),
         ("a: \x01", "the character U+0001 is not allowed in YAML", 1, 4),
         ("a: 1\nb: \x00", "the character U+0000 is not allowed in YAML", 2, 4),
+        ('a: "\\ud83d"', "half a character is no text", 1, 4),
+        ('a: 1\n"x\\udc00": 2', "half a character is no text", 2, 1),
     ],
 )
 def test_what_is_not_taken_is_told_with_its_place(

@@ -30,7 +30,9 @@ from tests.fakes import FakeWatch
 
 FILE: Final = Path("rules.yaml")
 TOKEN: Final = "tok-0123456789abcdef"
-ENVIRONMENT: Final = {"NUMBER": "7", "WORD": "webhook", "TOKEN": TOKEN, "EMPTY": ""}
+ENVIRONMENT: Final = {
+    "NUMBER": "7", "WORD": "webhook", "TOKEN": TOKEN, "EMPTY": "", "BYTES": "a\udcffb",
+}  # fmt: skip
 OURS: Final = frozenset({"webhook", "mcp", "tools", "demo"})
 """Handlers that are made; any other name would be imported, and who knows what that does."""
 
@@ -59,6 +61,7 @@ def check_faults(faults: list[Fault], data: bytes) -> None:
 def check_fault(fault: Fault, data: bytes) -> None:
     assert fault.message
     assert fault.file in ("", str(FILE))
+    f"{fault.message}{fault.hint}{fault.path}".encode()
     assert TOKEN not in f"{fault.message}{fault.hint}"
     if fault.line == 0:
         assert fault.column == 0

@@ -53,6 +53,8 @@ def fill(text: str, environment: Mapping[str, str]) -> Filled:
             raise FillError("`${` without a name and `}`", "write ${NAME} or ${NAME:-default}")
         names.append(name)
         if value := environment.get(name):
+            if not is_text(value):
+                raise FillError(f"the environment variable {name} holds no UTF-8", "set it anew")
             given.append(name)
             return value
         if default is None:
@@ -64,6 +66,15 @@ def fill(text: str, environment: Mapping[str, str]) -> Filled:
 
     filled = _PLACE.sub(one, text)
     return Filled(filled, tuple(names), tuple(given))
+
+
+def is_text(text: str) -> bool:
+    """Whether it can be written as UTF-8: bytes that are none, and half a pair, cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def is_secret_name(name: str) -> bool:

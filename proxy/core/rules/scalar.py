@@ -20,17 +20,24 @@ _WORDS = {
 
 
 def typed(text: str) -> str | int | float | bool | None:
-    """The value of a plain scalar; `017` is 17, `0o17` is 15."""
+    """The value of a plain scalar; `017` is 17, `0o17` is 15.
+
+    An integer of more than 64 bits stays text: nothing here counts so far, and no JSON holds it.
+    """
     if text in _WORDS:
         return _WORDS[text]
     if _INT.fullmatch(text):
-        return int(text)
+        return _held(int(text), text)
     if _OCTAL.fullmatch(text):
-        return int(text[2:], 8)
+        return _held(int(text[2:], 8), text)
     if _HEX.fullmatch(text):
-        return int(text[2:], 16)
+        return _held(int(text[2:], 16), text)
     if _FLOAT.fullmatch(text):
         return float(text)
     if infinite := _INFINITE.fullmatch(text):
         return float(f"{infinite[1]}inf")
     return text
+
+
+def _held(number: int, text: str) -> int | str:
+    return number if -(2**63) <= number < 2**64 else text

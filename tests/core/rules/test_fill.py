@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from proxy.core.rules.fill import Filled, FillError, fill, has_places, is_secret_name
 
-ENVIRONMENT = {"A": "1", "EMPTY": "", "TRICK": "${A}", "Z_9": "z"}
+ENVIRONMENT = {"A": "1", "EMPTY": "", "TRICK": "${A}", "Z_9": "z", "BYTES": "a\udcff"}
 
 
 @pytest.mark.parametrize(
@@ -38,6 +38,7 @@ def test_a_value_is_not_filled_again() -> None:
     [
         ("${B}", "the environment variable B is not set"),
         ("${EMPTY}", "the environment variable EMPTY is not set"),
+        ("x${BYTES:-1}", "the environment variable BYTES holds no UTF-8"),
         ("${", "without a name"),
         ("${}", "without a name"),
         ("${A", "without a name"),
