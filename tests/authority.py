@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import datetime
 import ipaddress
+import socket
 import ssl
+import threading
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -165,3 +167,36 @@ def _usage(authority: bool) -> x509.KeyUsage:
         content_commitment=False, key_encipherment=False, data_encipherment=False,
         key_agreement=False, encipher_only=False, decipher_only=False,
     )  # fmt: skip
+
+
+class Judging:
+    """A TLS server that says why it refuses a caller, as most do; those of asyncio only hang up."""
+
+    def __init__(self, context: ssl.SSLContext) -> None:
+        self.read: list[bytes] = []
+        self._context = context
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        self.url = f"https://localhost:{self._socket.getsockname()[1]}"
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+
+    def __enter__(self) -> Judging:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._socket.shutdown(socket.SHUT_RDWR)
+        self._socket.close()
+        self._thread.join()
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                accepted, _ = self._socket.accept()
+            except OSError:
+                return
+            with accepted:
+                try:
+                    with self._context.wrap_socket(accepted, server_side=True) as secure:
+                        self.read.append(secure.recv(65_536))
+                except OSError:
+                    pass

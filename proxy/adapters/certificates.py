@@ -1,6 +1,6 @@
 """Which certificates are in force, for how long, and when do new ones take their place?
 
-The files are looked at every second; a pair that cannot be used leaves the old one in force, and
+The files are looked at twice a second; a pair that cannot be used leaves the old one in force, and
 everybody can see it.  Connections that stand are not touched.
 """
 
@@ -24,7 +24,7 @@ from proxy.core.rules.tls_ends import LISTENER, TlsEnd, tls_ends
 from proxy.errors import Fault, RulesError
 from proxy.ports import Clock
 
-LOOK_EVERY: Final = 1.0
+LOOK_EVERY: Final = 0.5
 """Seconds.  A change is acted on once two looks in a row have seen the same."""
 
 SOON: Final = 14

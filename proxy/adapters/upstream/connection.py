@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final, Protocol, TypeAlias, cast
 
 from proxy.adapters.turn import Turn
 from proxy.adapters.upstream.answer import NO_BODY, Answer
+from proxy.adapters.upstream.dismissed import refuses_us
 from proxy.adapters.upstream.head import Malformed, check_start, read_head
 from proxy.core.model import Reply
 from proxy.errors import UpstreamFailed
@@ -246,6 +247,9 @@ class Connection:
 
     def connection_lost(self, error: Exception | None) -> None:
         """Gone, whoever closed it."""
+        if self._phase == _HEAD and not self.expires and not self._held and refuses_us(error):
+            # With TLS 1.3 the other end judges our certificate after we may write.
+            self._fail("connect", "the upstream refused our certificate", unread=True)
         self._cut()
         self._owner.lost(self)
 
@@ -372,9 +376,9 @@ class Connection:
         if waiter is not None and not waiter.done():
             waiter.set_exception(Unsent())
 
-    def _fail(self, why: str, detail: str) -> None:
+    def _fail(self, why: str, detail: str, *, unread: bool = False) -> None:
         """No whole answer will come; the connection is of no more use."""
-        sent = self._phase != _WAITING
+        sent = self._phase != _WAITING and not unread
         waiter, self._waiter = self._waiter, None
         answer, self._answer = self._answer, None
         self.drop()

@@ -27,7 +27,7 @@ from tests.adapters.upstream.origin import (
     swallowing,
     until,
 )
-from tests.authority import Authority, Pair
+from tests.authority import Authority, Judging, Pair
 
 Origins = Any
 
@@ -266,29 +266,38 @@ async def test_an_upstream_that_asks_is_shown_our_certificate(
 @pytest.mark.parametrize("newest", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
 @pytest.mark.parametrize("stranger", [False, True])
 async def test_an_upstream_that_refuses_our_certificate_has_run_nothing(
-    origins: Origins,
     client: Client,
     authority: Authority,
     tmp_path: Path,
     stranger: bool,
     newest: ssl.TLSVersion,
 ) -> None:
-    """With TLS 1.3 it says so after we think ourselves connected: then nobody knows."""
-    asyncio.get_running_loop().set_exception_handler(lambda *_: None)  # The origin's own complaint.
-    seen: list[bytes] = []
-
-    async def script(peer: Peer) -> None:
-        seen.append(await peer.request())
-
+    """With TLS 1.3 it says so after we think ourselves connected, and the request has left."""
     context = authority.server(asks=Authority(tmp_path, "theirs").ca)
     context.maximum_version = newest
-    origin = await origins(script, ssl=context)
     tls = side(authority, Authority(tmp_path, "x").issue("x") if stranger else None)
-    upstream = client.upstream(0, url=f"https://localhost:{origin.port}", tls=tls)
+    with Judging(context) as judging:
+        upstream = client.upstream(0, url=judging.url, tls=tls)
+        failure = await failing(client.send(upstream))
+
+    assert judging.read == []
+    assert (failure.why, failure.sent) == ("connect", False)
+    assert "certificate" in failure.detail or newest is ssl.TLSVersion.TLSv1_2
+
+
+async def test_one_that_hangs_up_after_the_handshake_may_have_run_it(
+    origins: Origins, client: Client, authority: Authority
+) -> None:
+    """Without an alert nobody knows."""
+
+    async def script(peer: Peer) -> None:
+        await peer.request()
+
+    origin = await origins(script, ssl=server(authority))
+    upstream = client.upstream(0, url=f"https://localhost:{origin.port}", tls=side(authority))
     failure = await failing(client.send(upstream))
 
-    assert seen == []
-    assert failure.why == ("connect" if newest is ssl.TLSVersion.TLSv1_2 else "reset")
+    assert (failure.why, failure.sent) == ("reset", True)
 
 
 async def test_a_renewed_pool_connects_anew_and_lets_finish_what_runs(
