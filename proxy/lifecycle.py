@@ -13,8 +13,8 @@ from collections.abc import Mapping, Sequence
 
 from structlog.typing import FilteringBoundLogger
 
-from proxy.adapters.service_manager import ServiceManager
 from proxy.adapters.spawn import Spawned
+from proxy.adapters.supervisor import Supervisor
 from proxy.app import App
 from proxy.core.rules import Address
 from proxy.handover import Refusal
@@ -32,20 +32,20 @@ class Lifecycle:
     def __init__(
         self,
         app: App,
-        manager: ServiceManager,
+        supervisor: Supervisor,
         log: FilteringBoundLogger,
         *,
         command: Sequence[str],
         environment: Mapping[str, str],
     ) -> None:
         self._app = app
-        self._manager = manager
+        self._supervisor = supervisor
         self._log = log
         self._command = command
         self._environment = environment
         self._stop = asyncio.Event()
         self._told_to_end = False
-        self._restarting = False
+        self._restarting = asyncio.Lock()
         self._spawned: Spawned | None = None  # it gets ready to follow
 
     async def start(self) -> None:
@@ -56,18 +56,19 @@ class Lifecycle:
         loop.add_signal_handler(signal.SIGHUP, lambda: start(self._reload(), "rules reload"))
         loop.add_signal_handler(signal.SIGUSR2, lambda: start(self.restart(), "restart"))
         await self._app.start()
-        self._manager.ready(self._status())
+        self._supervisor.ready(self._status())
 
     async def end(self) -> None:
         """Wait until it is time to end, and drain."""
-        followed = asyncio.ensure_future(self._app.handover.followed.wait())
-        told = asyncio.ensure_future(self._stop.wait())
+        start = self._app.tasks.start
+        followed = start(self._app.handover.followed.wait(), "until another follows")
+        told = start(self._stop.wait(), "until the end")
         await asyncio.wait({followed, told}, return_when=asyncio.FIRST_COMPLETED)
         if followed.done():
-            while self._restarting:  # The service manager has yet to hear of it.
-                await asyncio.sleep(0)
+            async with self._restarting:
+                pass  # The supervisor has yet to hear of it.
         else:
-            self._manager.stopping("draining")
+            self._supervisor.stopping("draining")
             if self._spawned is not None:  # Who ends this one did not mean that another begins.
                 await asyncio.to_thread(self._spawned.end)
         followed.cancel()
@@ -76,7 +77,7 @@ class Lifecycle:
 
     async def restart(self) -> bool:
         """Start a process that follows this one; whether it does."""
-        if self._restarting or self._stop.is_set():
+        if self._restarting.locked() or self._stop.is_set():
             self._log.warning("restart_refused", why="one is under way, or the end is")
             return False
         if os.getpid() == 1:
@@ -85,11 +86,8 @@ class Lifecycle:
                 why="process 1 takes its container with it: replace the container",
             )
             return False
-        self._restarting = True
-        try:
+        async with self._restarting:
             return await self._restart()
-        finally:
-            self._restarting = False
 
     async def _restart(self) -> bool:
         self._log.info("restart_began")
@@ -108,7 +106,7 @@ class Lifecycle:
         finally:
             self._spawned = None
         spawned.let_go()
-        self._manager.followed_by(pid, self._status())
+        self._supervisor.followed_by(pid, self._status())
         return True
 
     def _failed(self, why: str, **more: object) -> bool:
@@ -118,10 +116,10 @@ class Lifecycle:
         return False
 
     async def _reload(self) -> None:
-        self._manager.reloading()
+        self._supervisor.reloading()
         await self._app.reload()
         fault = self._app.condition.fault
-        self._manager.ready(f"old rules in force: {fault}" if fault else self._status())
+        self._supervisor.ready(f"old rules in force: {fault}" if fault else self._status())
 
     def _end(self) -> None:
         """Whoever asks twice is in a hurry; that another process has followed is no asking."""

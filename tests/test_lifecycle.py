@@ -16,7 +16,7 @@ import pytest
 from proxy.adapters.clock import LoopClock
 from proxy.adapters.logs import configure
 from proxy.adapters.rules_file import load_rules
-from proxy.adapters.service_manager import ServiceManager
+from proxy.adapters.supervisor import Supervisor
 from proxy.app import App
 from proxy.lifecycle import Lifecycle
 from proxy.settings import environment_of_successor, load_settings
@@ -49,9 +49,9 @@ class Run:
         log = configure(LoopClock().wall_ms, stream=self.stream)
         settings = load_settings(rules=self.rules)
         self.app = App(load_rules(self.rules, {}), settings, log)
-        manager = ServiceManager({"NOTIFY_SOCKET": str(folder / "notify")})
+        supervisor = Supervisor({"NOTIFY_SOCKET": str(folder / "notify")})
         environment = environment_of_successor() | {"PYTHONPATH": str(ROOT)}
-        self.life = Lifecycle(self.app, manager, log, command=command, environment=environment)
+        self.life = Lifecycle(self.app, supervisor, log, command=command, environment=environment)
 
     def told(self) -> list[str]:
         """What the service manager has heard since, first lines only."""

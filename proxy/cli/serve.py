@@ -99,8 +99,8 @@ async def _serve(loaded: LoadedRules, settings: Settings) -> int:
     from proxy.adapters.clock import LoopClock
     from proxy.adapters.descriptors import raise_descriptors
     from proxy.adapters.logs import configure
-    from proxy.adapters.service_manager import ServiceManager
     from proxy.adapters.spawn import own_command
+    from proxy.adapters.supervisor import Supervisor
     from proxy.app import App
     from proxy.errors import CallsplitError
     from proxy.inherited import Inherited
@@ -118,7 +118,7 @@ async def _serve(loaded: LoadedRules, settings: Settings) -> int:
         app = App(loaded, settings, log, access_fd=sys.stdout.fileno(), inherited=inherited)
         life = Lifecycle(
             app,
-            ServiceManager(environment),
+            Supervisor(environment),
             log,
             command=own_command(),
             environment=environment_of_successor(),

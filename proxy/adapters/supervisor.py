@@ -10,7 +10,7 @@ from typing import Final
 SOCKET: Final = "NOTIFY_SOCKET"
 
 
-class ServiceManager:
+class Supervisor:
     """Whoever listens at `NOTIFY_SOCKET`; nobody, where that is not set.
 
     That it cannot be reached is no trouble of ours: nothing is raised, nothing waits.

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from proxy.adapters.service_manager import ServiceManager
+from proxy.adapters.supervisor import Supervisor
 
 
 @pytest.fixture(params=["file", "abstract"])
@@ -22,7 +22,7 @@ def heard(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[str,
 
 def test_each_turn_of_events_is_told(heard: tuple[str, socket.socket]) -> None:
     name, sock = heard
-    manager = ServiceManager({"NOTIFY_SOCKET": name})
+    manager = Supervisor({"NOTIFY_SOCKET": name})
 
     assert manager.ready("serving on 127.0.0.1:1")
     assert sock.recv(999) == b"READY=1\nSTATUS=serving on 127.0.0.1:1"
@@ -39,18 +39,18 @@ def test_each_turn_of_events_is_told(heard: tuple[str, socket.socket]) -> None:
 
 @pytest.mark.parametrize("place", ["", "relative", "/nobody/is/there", "vsock:2:1", "/a\0b"])
 def test_where_nobody_listens_nothing_happens(place: str) -> None:
-    manager = ServiceManager({"NOTIFY_SOCKET": place})
+    manager = Supervisor({"NOTIFY_SOCKET": place})
 
     assert not manager.ready("serving")
 
 
 def test_without_a_service_manager_nothing_happens() -> None:
-    assert not ServiceManager({}).ready("serving")
+    assert not Supervisor({}).ready("serving")
 
 
 def test_one_that_does_not_read_is_not_waited_for(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
         sock.bind(str(tmp_path / "notify"))
-        manager = ServiceManager({"NOTIFY_SOCKET": str(tmp_path / "notify")})
+        manager = Supervisor({"NOTIFY_SOCKET": str(tmp_path / "notify")})
         while manager.reloading():
             pass  # Its queue fills.
