@@ -4,6 +4,7 @@ import os
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 
@@ -208,3 +209,13 @@ def test_two_processes_see_the_same_number_for_one_socket() -> None:
     (one,), (other,) = sockets.bound("127.0.0.1", 0), sockets.bound("127.0.0.1", 0)
     with one, other, one.dup() as copy:
         assert sockets.inode(one) == sockets.inode(copy) != sockets.inode(other)
+
+
+def test_the_unit_that_we_ship_names_a_socket_that_is_for_something() -> None:
+    units = Path(__file__).parents[2] / "deploy" / "systemd"
+    socket_unit = (units / "callsplit.socket").read_text()
+    service = (units / "callsplit.service").read_text()
+
+    assert f"FileDescriptorName={sockets.LISTENER}\n" in socket_unit
+    assert "Type=notify\n" in service
+    assert "NotifyAccess=main\n" in service
