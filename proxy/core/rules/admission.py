@@ -50,6 +50,7 @@ def start_warnings(rules: Rules, have_secret: HaveSecret) -> list[str]:
         *_open_kinds(rules, have_secret),
         *_open_salt(rules, have_secret),
         *_stale_signatures(rules, have_secret),
+        *_readable_admin(rules),
         *circles(rules),
     ]
 
@@ -101,6 +102,16 @@ def _open_admin(rules: Rules, have_secret: HaveSecret) -> Iterator[str]:
     admin = rules.admin
     if not admin.address.loopback and not (admin.token and have_secret(admin.token)):
         yield f"admin.address: {admin.address} is open to others: set admin.token, or use 127.0.0.1"
+
+
+def _readable_admin(rules: Rules) -> Iterator[str]:
+    """It has no TLS."""
+    address = rules.admin.address
+    if not address.loopback:
+        yield (
+            f"admin.address: {address} speaks plain HTTP, so its token can be read on the way: "
+            "keep it on 127.0.0.1 and come by ssh -L or kubectl port-forward"
+        )
 
 
 def _idle_credentials(rules: Rules, have_secret: HaveSecret) -> Iterator[str]:

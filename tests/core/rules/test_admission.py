@@ -97,6 +97,15 @@ def test_a_secret_that_must_be_there_and_is_not_stops_the_start() -> None:
 
 
 @pytest.mark.row("A9")
+def test_a_public_admin_is_warned_of_for_its_token_can_be_read() -> None:
+    def about(address: str) -> list[str]:
+        told = start_warnings(rules(admin={"address": address, "token": "env:A"}), has("A"))
+        return [one for one in told if one.startswith("admin.address")]
+
+    assert about("127.0.0.1:9901") == about("[::1]:9901") == []
+    assert "ssh -L" in about("10.0.0.5:9901")[0]
+
+
 def test_a_public_admin_needs_a_token_that_is_there() -> None:
     admin = {"address": "0.0.0.0:9901", "token": "env:ADMIN?"}
 
