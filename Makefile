@@ -9,6 +9,7 @@ BENCH_MCP_ARGS ?=
 PROOF_ARGS ?=
 CHAOS_ARGS ?=
 RESTARTS_ARGS ?=
+SLOW_ARGS ?=
 CONFORMANCE_ARGS ?=
 DESYNC_ARGS ?=
 FUZZ_SECONDS ?= 60
@@ -22,7 +23,7 @@ COMPILED_TESTS := tests/adapters tests/backends tests/core tests/functional test
   $(filter-out tests/test_docs.py tests/test_project.py,$(wildcard tests/test_*.py))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve redis clients suite test lint bench bench-mcp proof cycle chaos restarts conformance desync fuzz generate compiled test-compiled clean
+.PHONY: help demo serve redis clients suite test lint bench bench-mcp proof cycle chaos restarts slowhttptest slow conformance desync fuzz generate compiled test-compiled clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' Makefile
@@ -81,6 +82,17 @@ chaos: $(STAMP) ## ten minutes of kills, freezes and restarts; nothing may be lo
 
 restarts: $(STAMP) ## rolling restarts under kept connections: none lost, nothing twice (a minute)
 	@$(BIN)/python tests/restarts/run_restarts.py $(RESTARTS_ARGS)
+
+# Without it `make slow` ends with a word about it.
+slowhttptest:
+	@command -v slowhttptest > /dev/null \
+	  || { test "$$(id -u)" = 0 && command -v apt-get > /dev/null \
+	       && echo "Installing slowhttptest ..." >&2 \
+	       && apt-get install -y -q --no-install-recommends slowhttptest > $(VENV)/slowhttptest.log 2>&1; } \
+	  || echo "slowhttptest is missing; as root: apt-get update && apt-get install slowhttptest" >&2
+
+slow: $(STAMP) slowhttptest ## callers who send, read or wait for ever; nobody else may notice (two minutes)
+	@$(BIN)/python tests/slow/run_slow.py $(SLOW_ARGS)
 
 conformance: $(STAMP) ## the official MCP conformance suite, direct and through callsplit
 	@$(BIN)/python tests/mcp/run_conformance.py $(CONFORMANCE_ARGS)

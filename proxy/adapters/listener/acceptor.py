@@ -64,7 +64,7 @@ class Acceptor(Server):
         self.shaking: set[Handshake] = set()
         self.turn = Turn()
         self.inflight = 0  # exchanges between their head and the end of their answer
-        self.room = Room(options.connections)
+        self.room = Room(options.connections, clients=self._waited_for)
         self.arriving = Arriving()
         self.use(options)
         self.draining = False
@@ -108,7 +108,8 @@ class Acceptor(Server):
 
     def connection_lost(self, handler: RequestHandler, exc: BaseException | None = None) -> None:
         """A client left; its connection stays known until its exchange has ended."""
-        self.room.leave(cast(Connection, handler).peer)
+        connection = cast(Connection, handler)
+        self.room.leave(connection.peer, connection)
         task = handler._task_handler
         if task is None or task.done():
             self._forget(handler)
@@ -158,6 +159,9 @@ class Acceptor(Server):
     def report(self, what: str, error: BaseException) -> None:
         """Tell the loop's exception handler, which whoever runs the loop has set."""
         self._loop.call_exception_handler({"message": f"listener: {what}", "exception": error})
+
+    def _waited_for(self) -> list[Connection | Handshake]:
+        return [*self.everybody(), *self.shaking]
 
     def _empty(self) -> bool:
         return not self._connections and not self.late and not self.shaking

@@ -220,6 +220,10 @@ class Connection(Outlet):
         """It is the client's turn: a request is to come, or the rest of one."""
         return self.due < NEVER and not (self._closing or self._flushing or self._discarding)
 
+    def evict(self) -> None:
+        """Go, for others: who owes us something is not told."""
+        self.abort()
+
     def close_if_idle(self) -> None:
         """Close unless a request is being answered or is on its way in."""
         if self._waiter is not None and not self._messages and not self._head_began:

@@ -72,8 +72,9 @@ class Handshake(asyncio.Protocol):
             self._task = acceptor.shake(self, self._shake())
         raw.abort()  # This closes its own descriptor, and no connection.
 
-    def expire(self) -> None:
-        """Its time is up, or it makes room for another."""
+    def evict(self) -> None:
+        """Make room for another."""
+        self.owes = False
         self._outcome = "timeout"
         self.cut()
 
@@ -120,7 +121,7 @@ class Handshake(asyncio.Protocol):
             pass  # The caller hung up.
 
     def _leave(self) -> None:
-        self._acceptor.room.leave(self._peer)
+        self._acceptor.room.leave(self._peer, self)
         if self._acceptor.tls is not None:
             self._acceptor.tls.shaken(self._outcome)
 

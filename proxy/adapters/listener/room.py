@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from enum import Enum
 from heapq import nsmallest
 from operator import attrgetter
@@ -11,8 +11,8 @@ from typing import Protocol
 from proxy.core.addresses import NOWHERE, Networks
 from proxy.core.limits import neighbourhood
 
-CROWDED = 0.9
-"""Of all connections: from here on those who say nothing make room for others."""
+PART = 0.1
+"""Of all connections: so many make room at once, for to look for them takes a while."""
 
 SPARE = 64
 """Connections beyond a bound that hear why they are closed; beyond those there is no word."""
@@ -30,8 +30,8 @@ class Client(Protocol):
     def owes(self) -> bool:
         """It is the client's turn to say something."""
 
-    def expire(self) -> None:
-        """End its patience now."""
+    def evict(self) -> None:
+        """End it now, without a word."""
 
 
 class Entry(Enum):
@@ -43,20 +43,21 @@ class Entry(Enum):
 
 
 class Room:
-    """The clients of one listener, counted.
+    """The clients of one listener, counted; `clients()` are those whom it can let go.
 
     `most` bounds all of them, `per_address` those of one address (of one /64 in IPv6) that is
     none of `trusted`: a proxy's clients are many.
     """
 
-    def __init__(
-        self, most: int, *, per_address: int | None = None, trusted: Networks = NOWHERE
-    ) -> None:
+    def __init__(self, most: int, *, clients: Callable[[], Iterable[Client]] = lambda: ()) -> None:
         self.open = 0
         self.let_go = 0  # to make room, before their time
         self.refused = {"full": 0, "address": 0}
+        self._clients = clients
+        self._leaving: set[Client] = set()  # let go, and not gone yet
+        self._searched = False  # in vain; until `look_again`
         self._by_address: dict[str, int] = {}
-        self.resize(most, per_address=per_address, trusted=trusted)
+        self.resize(most)
 
     def resize(
         self, most: int, *, per_address: int | None = None, trusted: Networks = NOWHERE
@@ -69,21 +70,22 @@ class Room:
     def enter(self, peer: str) -> Entry:
         """One comes.  Counted whatever becomes of it: tell `leave` when it is gone."""
         self.open += 1
-        beyond = self.open - self.most
-        reason = "full"
-        if peer:
-            place = neighbourhood(peer)
-            here = self._by_address[place] = self._by_address.get(place, 0) + 1
-            if beyond <= 0 and self._per_address is not None and peer not in self._trusted:
-                beyond, reason = here - self._per_address, "address"
+        beyond, reason = self._beyond_share(peer), "address"
+        if beyond <= 0:
+            beyond, reason = self._beyond(), "full"
+            if beyond > 0:
+                self._make_room()
+                beyond = self._beyond()
         if beyond <= 0:
             return Entry.WELCOME
         self.refused[reason] += 1
         return Entry.TURNED_AWAY if beyond <= SPARE else Entry.CUT
 
-    def leave(self, peer: str) -> None:
+    def leave(self, peer: str, client: Client | None = None) -> None:
         """One has gone."""
         self.open -= 1
+        if client is not None:
+            self._leaving.discard(client)
         if not peer:
             return
         place = neighbourhood(peer)
@@ -93,19 +95,38 @@ class Room:
         else:
             del self._by_address[place]
 
-    def make_room(self, clients: Iterable[Client]) -> None:
-        """If it is crowded, let those go who have kept us waiting longest.
+    def look_again(self) -> None:
+        """Some time has passed: there may be somebody to let go."""
+        self._searched = False
+
+    def _beyond(self) -> int:
+        return self.open - len(self._leaving) - self.most
+
+    def _beyond_share(self, peer: str) -> int:
+        """By how many this address has more than its own."""
+        if not peer:
+            return 0
+        place = neighbourhood(peer)
+        here = self._by_address[place] = self._by_address.get(place, 0) + 1
+        if self._per_address is None or peer in self._trusted:
+            return 0
+        return here - self._per_address
+
+    def _make_room(self) -> None:
+        """Let those go who have kept us waiting longest.
 
         By their own deadlines: first who came and said nothing or stopped half way, last the kept
         connections of good clients.  Nobody goes whose request is being answered.
         """
-        excess = self.open - int(self.most * CROWDED)
-        if excess <= 0:
+        if self._searched:
             return
-        waited_for = [client for client in clients if client.owes]
-        for client in nsmallest(excess, waited_for, key=attrgetter("due")):
+        wanted = max(1, int(self.most * PART))
+        waited_for = [client for client in self._clients() if client.owes]
+        self._searched = len(waited_for) < wanted
+        for client in nsmallest(wanted, waited_for, key=attrgetter("due")):
+            self._leaving.add(client)
             self.let_go += 1
-            client.expire()
+            client.evict()
 
 
 class Arriving:

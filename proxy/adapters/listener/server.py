@@ -179,5 +179,5 @@ class Listener:
         for connection in everybody:
             if connection.due <= now:
                 connection.expire()
-        acceptor.room.make_room((*everybody, *acceptor.shaking))
+        acceptor.room.look_again()
         self._sweeper = acceptor._loop.call_later(self._options.tick, self._sweep, acceptor)

@@ -55,8 +55,8 @@ class Listen(Section):
     )
     connections: Count = Field(
         10_000,
-        description="Connections at a time; beyond it 503. From 90 % of it on, those go first "
-        "that send nothing.",
+        description="Connections at a time; then those make room that send nothing, and without "
+        "such one more hears 503.",
     )
     connections_per_address: Count | None = Field(
         None, description="Of those, one address's that is no trusted proxy; null: no limit."

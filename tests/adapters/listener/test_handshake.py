@@ -339,7 +339,7 @@ async def test_the_first_head_has_what_the_handshake_left(
 async def test_a_handshake_takes_a_place_and_there_is_none_beyond_the_last(
     serve: Serve, shown: Shown
 ) -> None:
-    served = await serve(tls=shown, connections=1)
+    served = await serve(tls=shown, per_address=1)
     await served.connect()
     await until(lambda: acceptor_of(served).shaking)
     assert served.listener.open_connections == 1
@@ -355,9 +355,10 @@ async def test_handshakes_make_room_for_others(
 ) -> None:
     served = await serve(tls=shown, connections=3, head_timeout=60.0)
     silent = [await served.connect() for _ in range(3)]
-    assert await silent[0].rest() == b""
-    await until(lambda: shown.outcomes["timeout"])
+    await until(lambda: len(acceptor_of(served).shaking) == 3)
     good = await connect(served, authority.caller())
+    assert await silent[0].rest() == b""
+    assert shown.outcomes["timeout"] == 1
     await good.send(ASK)
 
     assert (await good.answer()).status == 200

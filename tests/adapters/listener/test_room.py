@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.adapters.listener.room import CROWDED, FREE, SPARE, Arriving, Entry, Room
+from proxy.adapters.listener import Options
+from proxy.adapters.listener.room import FREE, PART, SPARE, Arriving, Entry, Room
 from proxy.core.addresses import Networks
 from proxy.core.model import Reply
 from proxy.errors import ClientGone, Refused
@@ -25,10 +27,16 @@ class Waiting:
     """A connection as the room sees it."""
 
     def __init__(self, due: float, *, owes: bool = True) -> None:
-        self.due, self.owes, self.expired = due, owes, False
+        self.due, self.owes, self.evicted = due, owes, False
 
-    def expire(self) -> None:
-        self.expired = True
+    def evict(self) -> None:
+        self.evicted, self.owes = True, False
+
+
+def of(most: int, **bounds: Any) -> Room:
+    room = Room(most)
+    room.resize(most, **bounds)
+    return room
 
 
 def addresses() -> Iterator[str]:
@@ -56,7 +64,7 @@ def test_who_leaves_makes_room() -> None:
 
 
 def test_one_address_has_its_share_and_leaves_the_rest_to_others() -> None:
-    room = Room(100, per_address=2)
+    room = of(100, per_address=2)
 
     assert [room.enter("192.0.2.1") for _ in range(3)] == [
         Entry.WELCOME, Entry.WELCOME, Entry.TURNED_AWAY,
@@ -66,7 +74,7 @@ def test_one_address_has_its_share_and_leaves_the_rest_to_others() -> None:
 
 
 def test_addresses_of_one_subscriber_share_their_share() -> None:
-    room = Room(100, per_address=1)
+    room = of(100, per_address=1)
     room.enter("2001:db8::1")
 
     assert room.enter("2001:db8::2") is Entry.TURNED_AWAY
@@ -75,13 +83,13 @@ def test_addresses_of_one_subscriber_share_their_share() -> None:
 
 def test_a_trusted_proxy_brings_as_many_as_it_has() -> None:
     """Its address is not that of its clients."""
-    room = Room(5, per_address=1, trusted=Networks.of(["10.0.0.0/8"]))
+    room = of(5, per_address=1, trusted=Networks.of(["10.0.0.0/8"]))
 
     assert [room.enter("10.1.2.3") for _ in range(6)] == [Entry.WELCOME] * 5 + [Entry.TURNED_AWAY]
 
 
 def test_clients_of_a_unix_socket_have_no_address() -> None:
-    room = Room(10, per_address=1)
+    room = of(10, per_address=1)
 
     assert [room.enter("") for _ in range(3)] == [Entry.WELCOME] * 3
     room.leave("")
@@ -99,7 +107,7 @@ def test_other_bounds_hold_for_whoever_comes_next() -> None:
 
 @given(st.lists(st.sampled_from(["192.0.2.1", "192.0.2.2", "2001:db8::1", ""]), max_size=60))
 def test_when_all_have_left_nobody_is_remembered(peers: list[str]) -> None:
-    room = Room(5, per_address=2)
+    room = of(5, per_address=2)
     for peer in peers:
         room.enter(peer)
     for peer in reversed(peers):
@@ -108,36 +116,80 @@ def test_when_all_have_left_nobody_is_remembered(peers: list[str]) -> None:
     assert (room.open, room._by_address) == (0, {})
 
 
-def test_while_there_is_room_nobody_is_let_go() -> None:
-    room, client = Room(100), Waiting(0.0)
-    for _ in range(int(100 * CROWDED)):
+def filled(most: int, *clients: Waiting) -> Room:
+    """One with so many in it, of whom these are waited for or not."""
+    room = Room(most, clients=lambda: clients)
+    for _ in range(most):
         room.enter("")
-    room.make_room([client])
-
-    assert (client.expired, room.let_go) == (False, 0)
+    return room
 
 
-def test_when_it_is_crowded_those_go_who_were_to_go_first() -> None:
+def test_while_there_is_room_nobody_is_let_go() -> None:
+    client = Waiting(0.0)
+    room = filled(10, client)
+
+    assert (client.evicted, room.let_go) == (False, 0)
+
+
+def test_for_one_too_many_those_go_who_were_to_go_first() -> None:
     """A client who said nothing has 10 s, a good one's kept connection 75: so it goes last."""
-    room = Room(10)
     silent, kept, slow = Waiting(8.0), Waiting(70.0), Waiting(3.0)
     answered = Waiting(math.inf, owes=False)
-    for _ in range(11):
-        room.enter("")
+    room = filled(20, kept, answered, silent, slow)
 
-    room.make_room([kept, answered, silent, slow])
+    assert room.enter("192.0.2.1") is Entry.WELCOME
+    assert [one.evicted for one in (slow, silent, kept, answered)] == [True, True, False, False]
+    assert room.let_go == 20 * PART
 
-    assert [one.expired for one in (slow, silent, kept, answered)] == [True, True, False, False]
-    assert room.let_go == 2
+
+def test_who_was_let_go_takes_no_room_while_it_leaves() -> None:
+    clients = [Waiting(float(n)) for n in range(3)]
+    room = filled(10, *clients)
+    assert room.enter("") is Entry.WELCOME
+    assert room.enter("") is Entry.WELCOME
+    room.leave("", clients[0])
+    room.leave("", clients[1])
+
+    assert (room.open, room.let_go) == (10, 2)
+    assert not room._leaving
 
 
 def test_nobody_goes_whose_request_is_being_answered() -> None:
-    room, working = Room(1), [Waiting(math.inf, owes=False) for _ in range(5)]
-    for _ in working:
-        room.enter("")
-    room.make_room(working)
+    working = [Waiting(math.inf, owes=False) for _ in range(5)]
+    room = filled(5, *working)
 
-    assert not any(one.expired for one in working)
+    assert room.enter("") is Entry.TURNED_AWAY
+    assert not any(one.evicted for one in working)
+
+
+def test_in_vain_is_not_searched_again_for_each_who_comes() -> None:
+    """A look at ten thousand connections takes milliseconds."""
+    looks = 0
+
+    def clients() -> list[Waiting]:
+        nonlocal looks
+        looks += 1
+        return [late] if looks == 2 else []
+
+    late, room = Waiting(1.0), Room(10, clients=clients)
+    for _ in range(10 + 50):
+        room.enter("")
+    assert looks == 1
+    room.leave("")
+    room.look_again()
+
+    assert room.enter("") is Entry.TURNED_AWAY
+    assert (looks, late.evicted) == (2, True)
+
+
+def test_nobody_makes_room_for_an_address_that_has_its_share() -> None:
+    silent = Waiting(1.0)
+    room = Room(10, clients=lambda: [silent])
+    room.resize(10, per_address=1)
+    room.enter("192.0.2.1")
+
+    assert room.enter("192.0.2.1") is Entry.TURNED_AWAY
+    assert not silent.evicted
 
 
 def test_bodies_share_what_there_is() -> None:
@@ -161,10 +213,30 @@ async def silent(served: Served, count: int) -> list[Caller]:
     return clients
 
 
+class Busy:
+    """A handler whose requests all wait."""
+
+    def __init__(self) -> None:
+        self.go = asyncio.Event()
+
+    async def __call__(self, incoming: Incoming) -> Reply:
+        await self.go.wait()
+        return await echo(incoming)
+
+    async def fill(self, served: Served, count: int) -> list[Caller]:
+        clients = [await served.connect() for _ in range(count)]
+        for client in clients:
+            await client.send(post(b"b"))
+        while served.listener.inflight < count:
+            await asyncio.sleep(0)
+        return clients
+
+
 @pytest.mark.row("L10")
 async def test_one_too_many_hears_503_and_is_closed(serve: Serve) -> None:
-    served = await serve(connections=2, tick=60)
-    (first, _) = await silent(served, 2)
+    busy = Busy()
+    served = await serve(busy, connections=2)
+    clients = await busy.fill(served, 2)
     late = await served.connect()
     await late.send(post(b"a"))
     answer = await late.answer()
@@ -172,13 +244,14 @@ async def test_one_too_many_hears_503_and_is_closed(serve: Serve) -> None:
     assert (answer.status, answer.header("connection")) == (503, "close")
     assert await late.rest() == b""
     assert served.faults == [503]
-    await first.send(post(b"b"))
-    assert (await first.answer()).body == b"POST /retell b"
+    busy.go.set()
+    assert [(await client.answer()).body for client in clients] == [b"POST /retell b"] * 2
 
 
 async def test_far_too_many_hear_nothing_and_cost_no_answer(serve: Serve) -> None:
-    served = await serve(connections=1, tick=60)
-    await silent(served, 1)
+    busy = Busy()
+    served = await serve(busy, connections=1, tick=60)
+    await busy.fill(served, 1)
     for _ in range(SPARE):
         client = await served.connect()
         await client.head()
@@ -186,57 +259,61 @@ async def test_far_too_many_hear_nothing_and_cost_no_answer(serve: Serve) -> Non
 
     assert await cut.rest() == b""
     assert served.faults == [503] * SPARE
+    assert room_of(served).refused["full"] == SPARE + 1
+    busy.go.set()
+
+
+def room_of(served: Served) -> Room:
     room = served.listener.room
     assert room is not None
-    assert room.refused["full"] == SPARE + 1
+    return room
 
 
-async def test_who_says_nothing_gives_way_to_who_does(serve: Serve) -> None:
-    """Ten silent ones would hold all the room until their head is due."""
-    served = await serve(connections=10, head_timeout=60, tick=0.01)
+@pytest.mark.parametrize("said", [b"", b"GET / HT"], ids=["nothing", "half a head"])
+async def test_who_says_nothing_gives_way_at_once_to_who_does(serve: Serve, said: bytes) -> None:
+    served = await serve(connections=10, head_timeout=60, tick=60)
     for client in await silent(served, 10):
-        if len(served.clients) % 2:
-            await client.send(b"GET / HT")
-    while served.listener.open_connections > 9:
-        await asyncio.sleep(0.01)
+        await client.send(said)
 
-    assert (await served.ask(post(b"a"))).body == b"POST /retell a"
-    room = served.listener.room
-    assert room is not None
-    assert room.let_go >= 1
-    assert room.refused["full"] == 0
+    for number in range(15):
+        assert (await served.ask(post(b"%d" % number))).body == b"POST /retell %d" % number
+    assert room_of(served).refused["full"] == 0
+    assert room_of(served).let_go == 15
 
 
 async def test_a_body_that_comes_slowly_gives_way_too(serve: Serve) -> None:
-    served = await serve(refusing, connections=4, tick=60)
+    served = await serve(refusing_or_gone, connections=4, tick=60)
     slow = await served.connect()
     await slow.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n{")
     while served.listener.arriving == 0:
         await asyncio.sleep(0)
     await silent(served, 3)
-    acceptor = served.listener._acceptor
-    assert acceptor is not None
-    acceptor.room.make_room(acceptor.everybody())
+    await served.connect()
+    with pytest.raises(ConnectionResetError):
+        await slow.rest()
 
-    assert (await slow.answer()).status == 408
-    assert (acceptor.room.let_go, served.listener.arriving) == (1, 0)
+    while served.listener.arriving:
+        await asyncio.sleep(0)
+    assert room_of(served).let_go == 1
+    assert served.listener.open_connections == 4
+
+
+async def refusing_or_gone(incoming: Incoming) -> Reply:
+    try:
+        return await refusing(incoming)
+    except ClientGone:
+        return Reply(499)
 
 
 async def test_a_request_that_is_being_answered_keeps_its_place(serve: Serve) -> None:
-    go = asyncio.Event()
-
-    async def handler(incoming: Incoming) -> Reply:
-        await go.wait()
-        return await echo(incoming)
-
-    served = await serve(handler, connections=2)
-    clients = [await served.connect() for _ in range(2)]
-    for client in clients:
-        await client.send(post(b"a"))
-    while served.listener.inflight < 2:
+    busy = Busy()
+    served = await serve(busy, connections=3)
+    clients = await busy.fill(served, 2)
+    for _ in range(5):
+        await served.connect()
+    while served.listener.open_connections > 3:
         await asyncio.sleep(0)
-    await asyncio.sleep(0.05)
-    go.set()
+    busy.go.set()
 
     assert [(await client.answer()).status for client in clients] == [200, 200]
 
@@ -244,14 +321,10 @@ async def test_a_request_that_is_being_answered_keeps_its_place(serve: Serve) ->
 async def test_other_limits_hold_from_now_on_without_a_restart(serve: Serve) -> None:
     served = await serve(connections=1, tick=60)
     await silent(served, 1)
-    listener = served.listener
-    acceptor = listener._acceptor
-    assert acceptor is not None
-    options = acceptor.options.__class__(connections=2, tick=60, idle_timeout=0.0)
-    listener.use(options)
+    served.listener.use(Options(connections=2, tick=60))
 
     assert (await served.ask(post(b"a"))).status == 200
-    assert acceptor.options is options
+    assert room_of(served).let_go == 0
 
 
 async def receive_all(incoming: Incoming) -> Reply:
