@@ -30,6 +30,9 @@ _LIMITS: Final = (262_144, 0, 16)
 INTERIM: Final = 16
 """Interim answers before the one that counts."""
 
+HARMLESS: Final = ("a coding where there is no body", "framing among trailers")
+"""Faults of answers that are handed on, without what is wrong with them."""
+
 HOP_BY_HOP: Final = frozenset(
     {
         b"connection", b"content-length", b"keep-alive", b"te", b"trailer", b"transfer-encoding",
@@ -117,7 +120,7 @@ def harmless(fault: str, reply: Reply) -> bool:
     """No arm may say this, but there is one way only to read it, and none of it goes on."""
     if fault.startswith("Content-Length is no length"):
         return reply.length is not None and reply.length >= strict.LARGE and not reply.body
-    return fault.startswith(("a coding where there is no body", "framing among trailers"))
+    return fault.startswith(HARMLESS)
 
 
 def refusable(said: bytes, answer: Message) -> bool:
