@@ -354,11 +354,11 @@ async def test_handshakes_make_room_for_others(
     serve: Serve, shown: Shown, authority: Authority
 ) -> None:
     served = await serve(tls=shown, connections=3, head_timeout=60.0)
-    silent = [await served.connect() for _ in range(3)]
+    for _ in range(3):
+        await served.connect()
     await until(lambda: len(acceptor_of(served).shaking) == 3)
     good = await connect(served, authority.caller())
-    assert await silent[0].rest() == b""
-    assert shown.outcomes["timeout"] == 1
+    await until(lambda: shown.outcomes["timeout"] == 1)
     await good.send(ASK)
 
     assert (await good.answer()).status == 200
