@@ -13,7 +13,8 @@ import pytest
 
 from proxy.adapters.logs import configure
 from proxy.adapters.rules_file import load_rules
-from proxy.app import App, described
+from proxy.app import App
+from proxy.core.rules.fault_text import described
 from proxy.errors import Fault, RulesError, SettingsError
 from proxy.settings import load_settings
 

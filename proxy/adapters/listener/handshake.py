@@ -63,12 +63,13 @@ class Handshake(asyncio.Protocol):
         raw, acceptor = cast(asyncio.Transport, transport), self._acceptor
         peer = raw.get_extra_info("peername")
         self._peer = peer[0] if isinstance(peer, tuple) else ""
-        if acceptor.room.enter(self._peer) is not Entry.WELCOME or acceptor.closed:
+        welcome = acceptor.room.enter(self._peer) is Entry.WELCOME and not acceptor.closed
+        self._own = _copy(raw) if welcome else None
+        if self._own is None:
             self._outcome = "crowded"  # To say so would take the handshake there is no room for.
             self.settle()
         else:
             self.due = acceptor._loop.time() + acceptor.options.head_timeout
-            self._own = raw.get_extra_info("socket").dup()
             self._task = acceptor.shake(self, self._shake())
         raw.abort()  # This closes its own descriptor, and no connection.
 
@@ -139,6 +140,15 @@ class _Shaken(Connection):
         """The place in the room changes hands."""
         self.first_due = self._handshake.shaken()
         super().connection_made(transport)
+
+
+def _copy(raw: asyncio.Transport) -> socket.socket | None:
+    """The socket once more; None: no descriptor is left."""
+    try:
+        own: socket.socket = raw.get_extra_info("socket").dup()
+    except OSError:
+        return None
+    return own
 
 
 def _outcome(error: ssl.SSLError) -> str:

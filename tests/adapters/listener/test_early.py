@@ -215,7 +215,7 @@ async def test_a_head_request_hears_the_head_of_its_early_answer(serve: Serve) -
         (post(b"a", b"Connection: close", target=b"/slow"), "close"),
         (b"POST /slow HTTP/1.0\r\nContent-Length: 1\r\n\r\na", "close"),
         (TRAILED, None),
-                (CHUNKED, None),
+        (CHUNKED, None),
         (b"GET /slow HTTP/1.0\r\nConnection: keep-alive\r\n\r\n", "keep-alive"),
     ],
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import socket
 import ssl
 from collections import Counter
@@ -316,6 +317,54 @@ async def test_a_handshake_has_the_time_of_a_head_and_no_more(serve: Serve, show
 
     assert await client.rest() == b""
     await until(lambda: shown.outcomes == {"timeout": 1})
+
+
+async def test_a_place_that_a_connection_has_is_not_left_twice(
+    serve: Serve, authority: Authority
+) -> None:
+    """Room is sought between the end of a handshake and that of its task."""
+
+    class Shoved(Shown):
+        def shaken(self, outcome: str) -> None:
+            super().shaken(outcome)
+            asyncio.get_running_loop().call_soon(self.shove)
+
+        def shove(self) -> None:
+            for each in acceptor_of(served).shaking:
+                if each.owes:
+                    each.evict()
+
+    shown = Shoved(context_of(authority.issue()))
+    served = await serve(tls=shown)
+    client = await connect(served, authority.caller())
+    await client.send(ASK)
+
+    assert (await client.answer()).status == 200
+    assert served.listener.open_connections == 1
+    assert shown.outcomes == {"ok": 1}
+
+
+async def test_who_comes_when_no_descriptor_is_left_takes_no_place(
+    serve: Serve, shown: Shown
+) -> None:
+    class Poor(asyncio.Transport):
+        aborted = False
+
+        def dup(self) -> socket.socket:
+            raise OSError(errno.EMFILE, "Too many open files")
+
+        def get_extra_info(self, name: str, default: Any = None) -> Any:
+            return {"socket": self, "peername": ("127.0.0.1", 9)}[name]
+
+        def abort(self) -> None:
+            self.aborted = True
+
+    served = await serve(tls=shown)
+    transport, acceptor = Poor(), acceptor_of(served)
+    acceptor().connection_made(transport)
+
+    assert transport.aborted
+    assert (acceptor.open, shown.outcomes) == (0, {"crowded": 1})
 
 
 async def test_the_first_head_has_what_the_handshake_left(
