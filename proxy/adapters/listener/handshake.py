@@ -98,6 +98,7 @@ class Handshake(asyncio.Protocol):
 
     def shaken(self) -> float:
         """They have: the place is the connection's.  When its first head is due."""
+        self.owes = False  # Its task has yet to hear of it; the place can be left once only.
         self._outcome = "ok"
         self._leave()
         return self.due
