@@ -81,7 +81,7 @@ class Handshake(asyncio.Protocol):
 
     def cut(self) -> asyncio.Task[None] | None:
         """End it now; the task that is ending."""
-        if self._task is not None:
+        if self._task is not None and self._outcome != "ok":
             self._task.cancel()
         return self._task
 
