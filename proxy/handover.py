@@ -123,6 +123,9 @@ class Handover:
         except (Lost, TimeoutError):
             channel.close()
             raise Refusal("it did not say that it was ready") from None
+        except OSError as error:
+            channel.close()
+            raise Refusal(f"this one could not let go: {error.strerror or error}") from error
         except BaseException:
             channel.close()
             raise
@@ -149,13 +152,13 @@ class Handover:
 
     async def _hand(self, channel: Channel, pid: int) -> None:
         began = self._clock.now()
-        await self._durable.rest(DELIVERIES)
-        shut = self._clock.now()
-        await self._doors.shut()
-        await self._durable.stop(0.0)
         successor = Successor(channel, pid=pid, clock=self._clock)
-        self._once.heir = self._durable.heir = successor
         try:
+            await self._durable.rest(DELIVERIES)
+            shut = self._clock.now()
+            await self._doors.shut()
+            await self._durable.stop(0.0)
+            self._once.heir = self._durable.heir = successor
             self._tell(channel)
             taken = await _heard(channel, TAKING)
             if not isinstance(taken, Taken):
@@ -190,6 +193,8 @@ class Handover:
     async def _take_back(self, successor: Successor) -> None:
         self._once.heir = self._durable.heir = None
         successor.lose()
+        await self._durable.stop(0.0)  # What is shut already stays so: no step is taken twice.
+        await self._doors.shut()
         if not self._draining():
             await self._durable.start()
             await self._doors.reopen()

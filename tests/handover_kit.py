@@ -59,7 +59,9 @@ class Box:
         self.done.append("rest")
 
     async def stop(self, grace: float) -> None:
-        self.done.append("stop")
+        """Harmless a second time."""
+        if self.done[-1:] != ["stop"]:
+            self.done.append("stop")
 
     async def start(self) -> None:
         self.done.append("start")

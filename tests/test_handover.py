@@ -129,6 +129,35 @@ async def test_whatever_fails_leaves_all_as_it_was(old: Side, step: str, way: st
     assert isinstance(old.once.take_up(write(), 0.0), Ticket)
 
 
+@pytest.mark.parametrize("part", ["outbox", "pages", "lock"])
+async def test_one_that_cannot_let_go_serves_on(
+    old: Side, monkeypatch: pytest.MonkeyPatch, part: str
+) -> None:
+    """For want of a descriptor, say."""
+    once = OSError(24, "Too many open files")
+
+    async def fails(*_: object) -> None:
+        monkeypatch.undo()
+        raise once
+
+    def fails_now(*_: object) -> None:
+        raise once
+
+    if part == "lock":
+        monkeypatch.setattr(old.handover, "_tell", fails_now)
+    else:
+        where, name = (old.box, "stop") if part == "outbox" else (old.listener, "shut")
+        monkeypatch.setattr(where, name, fails)
+    newcomer = Newcomer(old)
+    assert isinstance(await newcomer.meet(), Offer)
+    newcomer.channel.send(Ready())
+
+    assert "Too many open files" in await newcomer.why_not()
+    assert old.once.heir is old.box.heir is old.handover.successor is None
+    assert old.box.done == ["rest", "stop", "start"]
+    assert [await answered_by(old.port) for _ in range(3)] == [b"one"] * 3
+
+
 async def test_one_that_is_too_slow_does_not_follow(
     old: Side, monkeypatch: pytest.MonkeyPatch
 ) -> None:
