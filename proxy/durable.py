@@ -134,6 +134,7 @@ class Durable:
 
     async def stop(self, grace: float) -> None:
         """Let deliveries end within `grace` seconds, and let go; harmless a second time."""
+        self._started = False  # Rules that change after this begin nothing.
         box, courier, running = self.box, self._courier, self._running
         if box is None or courier is None:
             return

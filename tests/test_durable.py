@@ -115,6 +115,19 @@ async def test_what_one_process_took_the_next_one_delivers(processes: Any) -> No
     assert second.numbers == [1, 2, 3]
 
 
+async def test_rules_that_change_after_the_stop_open_nothing(processes: Any) -> None:
+    """Another process may hold the store by then."""
+    process = processes()
+    await process.start()
+    await process.durable.stop(5.0)
+
+    process.use()
+
+    assert process.durable.box is None
+    await process.durable.start()
+    assert process.durable.box is not None
+
+
 async def test_an_arm_that_heals_gets_all_of_it_once_and_in_order(processes: Any) -> None:
     webhook = Network(REFUSED)
     process = processes(World(webhook=webhook))
