@@ -17,7 +17,10 @@ FAULTS = {
     408: ("too_slow", "The request took too long to arrive."),
     414: ("target_too_long", "The request line is too long."),
     431: ("headers_too_large", "The request header is too large."),
+    500: ("internal_error", "Something went wrong here."),
+    502: ("upstream_failed", "The application gave no answer."),
     503: ("too_many_connections", "Too many are connected; later, please."),
+    505: ("http_version", "Only HTTP/1.0 and HTTP/1.1 are spoken."),
 }
 
 
