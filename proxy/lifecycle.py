@@ -45,6 +45,7 @@ class Lifecycle:
         self._environment = environment
         self._stop = asyncio.Event()
         self._told_to_end = False
+        self._serving = False
         self._restarting = asyncio.Lock()
         self._spawned: Spawned | None = None  # it gets ready to follow
 
@@ -56,6 +57,7 @@ class Lifecycle:
         loop.add_signal_handler(signal.SIGHUP, lambda: start(self._reload(), "rules reload"))
         loop.add_signal_handler(signal.SIGUSR2, lambda: start(self.restart(), "restart"))
         await self._app.start()
+        self._serving = True
         self._supervisor.ready(self._status())
 
     async def end(self) -> None:
@@ -77,8 +79,8 @@ class Lifecycle:
 
     async def restart(self) -> bool:
         """Start a process that follows this one; whether it does."""
-        if self._restarting.locked() or self._stop.is_set():
-            self._log.warning("restart_refused", why="one is under way, or the end is")
+        if not self._serving or self._restarting.locked() or self._stop.is_set():
+            self._log.warning("restart_refused", why="it starts, restarts or ends already")
             return False
         if os.getpid() == 1:
             self._log.error(
@@ -116,6 +118,8 @@ class Lifecycle:
         return False
 
     async def _reload(self) -> None:
+        if not self._serving:
+            return  # It has just read them, and is not ready.
         self._supervisor.reloading()
         await self._app.reload()
         fault = self._app.condition.fault

@@ -156,6 +156,19 @@ async def test_one_restart_at_a_time_and_none_at_the_end(live: Live) -> None:
     assert len(run.events("restart_refused")) == 2
 
 
+async def test_who_is_not_ready_yet_says_so_and_is_not_followed(live: Live) -> None:
+    """Both signals may come while it starts."""
+    run = await live()
+    run.told()
+    run.life._serving = False
+
+    await run.life._reload()
+
+    assert not await run.life.restart()
+    assert not run.told()
+    assert not run.events("restart_began")
+
+
 async def test_the_end_is_the_end_of_who_gets_ready_to_follow_too(live: Live) -> None:
     run = await live([sys.executable, "-c", "import time; time.sleep(60)"])
     restarting = asyncio.ensure_future(run.life.restart())
