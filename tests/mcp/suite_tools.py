@@ -12,8 +12,9 @@ import platform
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,6 +32,12 @@ PACKAGES = {
 
 PATIENCE = 75.0
 """Seconds that an installation may take."""
+
+AGAIN = 900.0
+"""Seconds after which what could not be had is asked for again: not twice in one run of the tests."""
+
+
+_FAILED = CACHE / "failed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +62,19 @@ def provide() -> Tools:
     """
     with _alone():
         if _stamp() != _wish():
-            _get()
+            _fail_as_lately()
+            try:
+                _get()
+            except Unavailable as reason:
+                _FAILED.write_text(str(reason))
+                raise
     return _tools()
+
+
+def _fail_as_lately() -> None:
+    with suppress(OSError):
+        if 0 <= time.time() - _FAILED.stat().st_mtime < AGAIN:
+            raise Unavailable(_FAILED.read_text())
 
 
 def _tools() -> Tools:
