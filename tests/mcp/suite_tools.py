@@ -34,7 +34,7 @@ PATIENCE = 75.0
 """Seconds that an installation may take."""
 
 AGAIN = 900.0
-"""Seconds after which what could not be had is asked for again: not twice in one run of the tests."""
+"""Seconds after which what could not be had is asked for again: not twice in one run of tests."""
 
 
 _FAILED = CACHE / "failed"
