@@ -9,7 +9,7 @@ import json
 import os
 import re
 import signal
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -377,3 +377,22 @@ class Process(Asking):
         if self._process is not None and not self.ended:
             self.process.kill()
             await self.process.wait()
+
+
+class Crowd:
+    """Callers, each a coroutine that asks until `over`; what they heard is in `got`."""
+
+    def __init__(self, *callers: Callable[[Crowd], Coroutine[Any, Any, None]]) -> None:
+        self.got: list[Answer] = []
+        self.over = False
+        self._tasks = [asyncio.create_task(caller(self)) for caller in callers]
+
+    async def more(self, count: int) -> None:
+        """Return once so many more answers have been heard, or a caller has failed."""
+        target = len(self.got) + count
+        await until(lambda: len(self.got) >= target or any(task.done() for task in self._tasks))
+
+    async def stop(self) -> list[Answer]:
+        self.over = True
+        await asyncio.gather(*self._tasks)
+        return self.got

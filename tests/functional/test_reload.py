@@ -6,15 +6,15 @@ import asyncio
 import json
 import os
 import signal
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.functional.conftest import World
-from tests.functional.kit import BOOK, SLOTS, Sidecar, event, function, write_rules
+from tests.functional.kit import BOOK, SLOTS, Crowd, Sidecar, event, function, write_rules
 from tests.functional.wire import (
-    Answer,
     Peer,
     Seen,
     answers,
@@ -29,30 +29,17 @@ from tests.functional.wire import (
 )
 
 
-class Crowd:
+def crowd_at(sidecar: Sidecar, callers: int = 6) -> Crowd:
     """Callers who go on until they are told to stop."""
 
-    def __init__(self, sidecar: Sidecar, callers: int = 6) -> None:
-        self.got: list[Answer] = []
-        self._sidecar = sidecar
-        self._stop = False
-        self._tasks = [asyncio.create_task(self._call(number)) for number in range(callers)]
-
-    async def _call(self, caller: int) -> None:
+    async def call(caller: int, crowd: Crowd) -> None:
         number = 0
-        while not self._stop:
+        while not crowd.over:
             number += 1
             body = function(SLOTS, f"{caller}-{number}")
-            self.got.append(await self._sidecar.post("/retell", body))
+            crowd.got.append(await sidecar.post("/retell", body))
 
-    async def more(self, count: int) -> None:
-        target = len(self.got) + count
-        await until(lambda: len(self.got) >= target or any(task.done() for task in self._tasks))
-
-    async def stop(self) -> list[Answer]:
-        self._stop = True
-        await asyncio.gather(*self._tasks)
-        return self.got
+    return Crowd(*[partial(call, caller) for caller in range(callers)])
 
 
 def open_files() -> int:
@@ -77,7 +64,7 @@ async def test_a_hundred_reloads_under_traffic_cost_nobody_anything(world: World
 
     sidecar = await world.sidecar(**version(0))
     loaded = sidecar.app.condition
-    crowd = Crowd(sidecar)
+    crowd = crowd_at(sidecar)
     for number in range(1, 101):
         write_rules(sidecar.rules_path, version(number))
         await sidecar.app.rules_watch.reload()
@@ -125,7 +112,7 @@ async def test_backends_that_keep_moving_leave_no_file_open(world: World) -> Non
     """C3, thirty times, under traffic."""
     other = await world.origin("other", answers(b'{"from":"other"}'))
     sidecar = await world.sidecar(split={"percent": 0})
-    crowd = Crowd(sidecar)
+    crowd = crowd_at(sidecar)
     await crowd.more(50)
     before = open_files()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,8 @@ import pytest
 from proxy.errors import RulesError
 from tests.authority import Authority, Judging, Pair
 from tests.functional.conftest import World
-from tests.functional.kit import BOOK, SLOTS, Sidecar, function
+from tests.functional.kit import BOOK, SLOTS, Crowd, Sidecar, function
 from tests.functional.wire import (
-    Answer,
     Client,
     Origin,
     mcp,
@@ -87,34 +86,24 @@ async def test_operators_pages_speak_no_tls(world: World, authority: Authority) 
 # -- Certificates that change.
 
 
-class Crowd:
-    """Callers who keep their connections, and one who comes anew each time."""
+def calling(
+    sidecar: Sidecar, authority: Authority, caller: int
+) -> Callable[[Crowd], Coroutine[Any, Any, None]]:
+    """Keeps its connection, but for the first one, who comes anew each time."""
 
-    def __init__(self, sidecar: Sidecar, authority: Authority) -> None:
-        self.got: list[Answer] = []
-        self._sidecar, self._context = sidecar, authority.caller()
-        self._stop = False
-        self._tasks = [asyncio.create_task(self._call(n, keeps=n > 0)) for n in range(5)]
-
-    async def _call(self, caller: int, *, keeps: bool) -> None:
-        client = await connect(self._sidecar, self._context)
+    async def call(crowd: Crowd) -> None:
+        context = authority.caller()
+        client = await connect(sidecar, context)
         number = 0
-        while not self._stop:
+        while not crowd.over:
             number += 1
-            self.got.append(await client.ask(asking(SLOTS, f"{caller}-{number}")))
-            if not keeps:
+            crowd.got.append(await client.ask(asking(SLOTS, f"{caller}-{number}")))
+            if caller == 0:
                 await client.close()
-                client = await connect(self._sidecar, self._context)
+                client = await connect(sidecar, context)
         await client.close()
 
-    async def more(self, count: int) -> None:
-        target = len(self.got) + count
-        await until(lambda: len(self.got) >= target or any(task.done() for task in self._tasks))
-
-    async def stop(self) -> list[Answer]:
-        self._stop = True
-        await asyncio.gather(*self._tasks)
-        return self.got
+    return call
 
 
 async def look(sidecar: Sidecar) -> None:
@@ -134,7 +123,7 @@ async def test_a_certificate_changes_under_traffic_and_nobody_notices(
 ) -> None:
     pair = authority.issue(key=1)
     sidecar = await world.sidecar(listen=listening(pair))
-    crowd = Crowd(sidecar, authority)
+    crowd = Crowd(*[calling(sidecar, authority, caller) for caller in range(5)])
     kept = await connect(sidecar, authority.caller())
     assert shown(kept) == serial(pair)
     for number in range(2):
