@@ -17,7 +17,7 @@ from msgspec import Struct
 from proxy.core.addresses import NOWHERE, Networks
 from proxy.core.auth import AuthPolicy, Failure, Presented
 from proxy.core.force import Force
-from proxy.core.guard import check_length, check_request
+from proxy.core.guard import check_json, check_length, check_request
 from proxy.core.head import drop, read_head
 from proxy.core.hops import check_hops
 from proxy.core.limits import Gcra, Limit, neighbourhood
@@ -34,6 +34,7 @@ _NO_KINDS: frozenset[Kind] = frozenset()
 
 # Bound once: reading a member of an enumeration is slow in Python 3.11.
 _MCP, _MCP_PATH, _REQUEST = Kind.MCP, RouteId.MCP, Form.REQUEST
+_READ = frozenset({RouteId.MCP, RouteId.TOOLS})  # paths on which no body goes on unread
 
 Load: TypeAlias = Callable[[], tuple[int, float]]
 """How many exchanges are in flight, and by how many seconds the event loop lags."""
@@ -130,6 +131,8 @@ class Edge:
                     self._check_origin(head)
             check_length(incoming.declared_length() or 0, rules.body_limit)
             self._check_reach(visit)
+            if route is not None and route.id in _READ and head.method == "POST":
+                check_json(head)
             if rules.force is not None:
                 self._read_force(visit, rules.force)
         except Refused as refused:

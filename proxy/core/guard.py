@@ -27,9 +27,11 @@ _VERSIONS = frozenset({(1, 0), (1, 1)})
 _SINGLE = frozenset({b"host", b"content-length", b"transfer-encoding"})
 _CONTROLS = bytes([*range(0x09), *range(0x0A, 0x20), 0x7F])  # all but the tab
 _TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+").fullmatch  # RFC 9110, 5.6.2
+_SUFFIXED = re.compile(rb"[!#$&^_.+a-z0-9-]+/[!#$&^_.+a-z0-9-]+\+json").fullmatch  # RFC 6838, 4.2
 _CODINGS = re.compile(rb"[a-z0-9-]+([ \t]*,[ \t]*[a-z0-9-]+)*").fullmatch
 _HOST = re.compile(r"([A-Za-z0-9._~-]{1,255}|\[[0-9A-Fa-f:.]{2,45}\])(?::([0-9]{0,5}))?").fullmatch
 _ABSOLUTE = re.compile(r"(https?)://([^/?]*)(.*)", re.IGNORECASE | re.DOTALL).fullmatch
+_JSON = b"application/json"
 _PORTS = {"http": "80", "https": "443"}
 
 
@@ -83,6 +85,15 @@ def check_length(length: int, limit: int) -> None:
         raise Refused(413, "body_too_large", "The request body is too large.", close=True)
 
 
+def check_json(head: Head) -> None:
+    """Refuse a body that says it is none that we can read; one that says nothing may be."""
+    named = head.named
+    media = named.get(b"content-type", _JSON)
+    coding = named.get(b"content-encoding", b"identity")
+    if (media != _JSON and not _is_json(media)) or coding.lower() != b"identity":
+        raise Refused(415, "unsupported_media_type", "The body must be JSON, and not compressed.")
+
+
 @lru_cache(maxsize=256)
 def good_host(host: bytes) -> bool:
     """One name or address with at most a port: no user, no path, no list (RFC 9110, 7.2)."""
@@ -97,6 +108,12 @@ def good_host(host: bytes) -> bool:
     except ValueError:
         return False
     return True
+
+
+def _is_json(media: bytes) -> bool:
+    """Of a Content-Type, whatever its parameters; suffixes: RFC 6839, 3.1."""
+    essence = media.partition(b";")[0].strip().lower()
+    return essence == _JSON or _SUFFIXED(essence) is not None
 
 
 def _bad_method(method: str) -> Refused:

@@ -9,6 +9,7 @@ from proxy.core.guard import (
     MAX_FIELD_BYTES,
     MAX_TARGET,
     METHODS,
+    check_json,
     check_length,
     check_name,
     check_request,
@@ -414,3 +415,42 @@ def test_a_declared_length_over_the_limit_is_too_large_or_absurd(length: int, st
 
     assert (refused.status if refused else 0) == status
     assert refused is None or refused.close
+
+
+TYPED = b"Content-Type"
+READABLE = {
+    "nothing is said": (),
+    "json": ((TYPED, b"application/json"),),
+    "in capitals": ((TYPED, b"Application/JSON"),),
+    "parameters": ((TYPED, b"application/json ; charset=utf-8; x"),),
+    "a suffix": ((TYPED, b"application/vnd.a-b.c+json;v=1"),),
+    "not coded": ((TYPED, b"application/json"), (b"Content-Encoding", b"Identity")),
+}
+UNREADABLE = {
+    "text": ((TYPED, b"text/plain"),),
+    "a form": ((TYPED, b"application/x-www-form-urlencoded"),),
+    "json in a parameter": ((TYPED, b"text/plain; a=application/json"),),
+    "a list": ((TYPED, b"application/json, text/plain"),),
+    "lines of json": ((TYPED, b"application/jsonl"),),
+    "a suffix alone": ((TYPED, b"+json"),),
+    "no type before it": ((TYPED, b"/a+json"),),
+    "nothing before the suffix": ((TYPED, b"application/+json"),),
+    "empty": ((TYPED, b""),),
+    "gzip": ((b"Content-Encoding", b"gzip"),),
+    "gzip, undone": ((b"Content-Encoding", b"gzip, identity"),),
+}
+
+
+@pytest.mark.parametrize("fields", READABLE.values(), ids=READABLE)
+def test_a_body_that_may_be_json_is_read(fields: tuple[tuple[bytes, bytes], ...]) -> None:
+    check_json(head_of("POST", "/mcp", HOST, *fields))
+
+
+@pytest.mark.parametrize("fields", UNREADABLE.values(), ids=UNREADABLE)
+def test_a_body_that_says_it_is_no_json_is_refused(
+    fields: tuple[tuple[bytes, bytes], ...],
+) -> None:
+    with pytest.raises(Refused) as caught:
+        check_json(head_of("POST", "/mcp", HOST, *fields))
+
+    assert (caught.value.status, caught.value.code) == (415, "unsupported_media_type")

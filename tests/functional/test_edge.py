@@ -443,6 +443,37 @@ async def test_a_bomb_is_relayed_as_it_is(world: World) -> None:
     assert world.webhook.seen[0].body == bomb
 
 
+@pytest.mark.row("L4")
+@pytest.mark.parametrize("field", [b"Content-Encoding: gzip", b"Content-Type: text/plain"])
+@pytest.mark.parametrize("target", ["/mcp", "/mcp/call_a", "/api/mcp/retell/tools"])
+async def test_what_must_be_read_and_cannot_be_is_refused(
+    world: World, target: str, field: bytes
+) -> None:
+    """L4: before the body is asked for; MCP's callers hear it in JSON-RPC."""
+    sidecar = await world.sidecar()
+
+    answer = await sidecar.ask(request("POST", target, b"{}", field))
+
+    assert answer.status == 415
+    assert answer.about["code"] == "unsupported_media_type"
+    assert ("jsonrpc" in answer.json) == target.startswith("/mcp")
+    assert nothing_arrived(world)
+
+
+@pytest.mark.row("L4")
+@pytest.mark.parametrize("target", ["/retell", "/retell/fn/book"])
+async def test_what_need_not_be_read_goes_on_whatever_it_says(world: World, target: str) -> None:
+    """L4."""
+    sidecar = await world.sidecar()
+
+    answer = await sidecar.ask(
+        request("POST", target, event(), b"Content-Type: text/plain", b"Content-Encoding: x")
+    )
+
+    assert answer.status == 200
+    assert not nothing_arrived(world)
+
+
 TOO_MUCH = {
     "a long field": (request("POST", "/retell", b"", b"X-A: " + b"x" * 9000), 431),
     "many fields": (request("POST", "/retell", b"", *[b"X-%d: 1" % n for n in range(130)]), 431),

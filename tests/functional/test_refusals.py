@@ -92,6 +92,7 @@ CASES: dict[str, Case] = {
     "ip_limit": Case(429, post("/retell", EVENT), {"limits": {"ip_per_minute": 1, "burst": 1}}),
     "not_implemented": Case(501, lines(f"GET /llm/{MARK} HTTP/1.1", "Host: a")),
     # Its body.
+    "unsupported_media_type": Case(415, post("/mcp", CALL, b"Content-Encoding: " + MARK.encode())),
     "body_too_large": Case(
         413, post("/retell", EVENT * 50, chunked=True), {"listen": {"body_limit": "1kB"}}
     ),
