@@ -42,8 +42,8 @@ from proxy.ports import Clock
 from proxy.predecessor import Start
 from proxy.successor import Successor
 
-GREETING: Final = 30.0
-"""Seconds for a new process to begin: an interpreter's start, on a busy machine."""
+BEGINNING: Final = 30.0
+"""Seconds for a new process to speak first: an interpreter's start, on a busy machine."""
 
 STARTING: Final = 60.0
 """Seconds for it to load its rules and to be ready."""
@@ -131,7 +131,7 @@ class Handover:
             raise
 
     async def _followed_by(self, channel: Channel, *, own: bool) -> int:
-        hello = await _heard(channel, GREETING)
+        hello = await _heard(channel, BEGINNING)
         if isinstance(hello, No):
             raise Refusal(hello.why)
         if not isinstance(hello, Hello) or hello.version != VERSION:

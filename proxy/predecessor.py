@@ -40,7 +40,7 @@ from proxy.errors import SettingsError
 from proxy.once import Elsewhere, Heard, Once, Ticket
 from proxy.ports import Clock
 
-GREETING: Final = 5.0
+OFFERING: Final = 5.0
 """Seconds for the old process to say what it has to offer."""
 
 HANDING: Final = 30.0
@@ -77,7 +77,7 @@ class Predecessor:
         """
         channel.send(Hello(VERSION, pid, listener))
         try:
-            async with asyncio.timeout(GREETING):
+            async with asyncio.timeout(OFFERING):
                 message, fds = await channel.receive()
         except (Lost, TimeoutError):
             raise SettingsError("the process before this one does not answer") from None
