@@ -39,7 +39,6 @@ _EVENT, _DELIVER, _DELIVERED = Kind.EVENT, EventStep.DELIVER, EventStep.DELIVERE
 _MCP, _ARGS = Kind.MCP, Kind.ARGS
 _NOT_RUN, _UNKNOWN = Ran.NO, Ran.UNKNOWN
 _IN_FLIGHT = RunState.IN_FLIGHT
-_NO_ROOM = Full()
 
 
 class Heard(Struct, frozen=True, gc=False):
@@ -142,7 +141,8 @@ class Once:
     async def ask(self, asked: Elsewhere) -> Step:
         """What to do about a request, as the process says that has followed this one.
 
-        Where that cannot be asked nothing runs; but if it never came to be, this one decides.
+        Where that cannot be asked nothing runs, and what has run elsewhere is unknown; but if it
+        never came to be, this one decides.
         """
         heir, now = self.heir, self._clock.now()
         if heir is None:
@@ -156,11 +156,15 @@ class Once:
             return Heard(asked.event, event is _DELIVERED)
         step = await heir.begin(asked)
         if step is None:
-            return self.take_up(asked, now) if self.heir is None else _NO_ROOM
+            return self.take_up(asked, now) if self.heir is None else self._recall(asked)
         if not isinstance(step, Run):
             return step
         self._lingering.add(step.key)  # Its twins on this side wait for it.
         return Ticket(step, proved=asked.proved, far=True)
+
+    def _recall(self, asked: Elsewhere) -> Replay | Wait:
+        known = self.guard.recall(asked.key, self._clock.now(), tool_call_id=asked.tool_call_id)
+        return known or Wait(asked.key, unknown=True)
 
     def take_up(self, asked: Elsewhere, now: float) -> Ticket | Replay | Wait | Full | Heard:
         """What to do about a request that another process has asked about."""

@@ -267,13 +267,20 @@ async def test_three_in_a_row_know_what_the_first_one_runs(both: Both) -> None:
     assert middle.once.heir is not None
 
 
-async def test_an_old_one_whose_follower_died_runs_no_write(both: Both) -> None:
+async def test_an_old_one_whose_follower_died_runs_no_write_and_tells_what_it_knows(
+    both: Both,
+) -> None:
+    """Never that nothing has run: the other may have begun it."""
     old = await both.first()
+    old.once.conclude(running(old, write(b"a" * 16)), BOOKED)
+    running(old, write(b"b" * 16))
     await both.follow()
     both.before[-1].close()
     await soon(lambda: old.tasks[0].done())
 
-    assert isinstance(await old.once.ask(write()), Full)
+    assert await old.once.ask(write(b"a" * 16)) == Replay(BOOKED)
+    assert await old.once.ask(write(b"b" * 16)) == Wait(b"b" * 16, unknown=False)
+    assert await old.once.ask(write(b"c" * 16)) == Wait(b"c" * 16, unknown=True)
     assert isinstance(await old.once.ask(Elsewhere(event=3)), Ticket)  # in doubt
     entry, letter = event()
     assert old.handover.successor is not None

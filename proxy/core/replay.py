@@ -66,21 +66,27 @@ class ReplayGuard:
         A `Run` is leave to execute it, and must be settled by `finished`, `not_run` or `unknown`,
         however it ends.  Its answer will serve repeats for `replay_for` seconds.
         """
+        known = self.recall(key, now, tool_call_id=tool_call_id)
+        if known is not None:
+            return known
+        store = self.store
+        last = store.last.known.get(key)
+        number = store.last.number(key) + 1 if last is None else store.follow(last, now)
+        ids = () if tool_call_id is None else (tool_call_id,)
+        run = Run(key, number, scope, tool, replay_for, now, self.hold, ids)
+        return run if store.add(run, now) else _FULL
+
+    def recall(
+        self, key: bytes, now: float, *, tool_call_id: str | None = None
+    ) -> Replay | Wait | None:
+        """What is known of a write that a request asks for; None: it may run."""
         store = self.store
         if tool_call_id is not None:
             former = store.former.done(key, tool_call_id, now)
             if former is not None:
                 return Replay(former)
         last = store.last.known.get(key)
-        if last is None:
-            number = store.last.number(key) + 1
-        else:
-            if last.holds(now) and (step := self._repeat(last, tool_call_id)) is not None:
-                return step
-            number = store.follow(last, now)
-        ids = () if tool_call_id is None else (tool_call_id,)
-        run = Run(key, number, scope, tool, replay_for, now, self.hold, ids)
-        return run if store.add(run, now) else _FULL
+        return self._repeat(last, tool_call_id) if last is not None and last.holds(now) else None
 
     def finished(self, run: Run, done: Done, now: float) -> bool:
         """It ran, and this is how it ended.  False: that is known already, or of no use any more.
