@@ -136,5 +136,5 @@ def _parent(environment: Mapping[str, str]) -> socket.socket | None:
         return None
     try:
         return socket.socket(fileno=int(place))
-    except (ValueError, OSError):
+    except (ValueError, OverflowError, OSError):
         raise SettingsError(f"{PREDECESSOR} is set by callsplit itself, for a restart") from None

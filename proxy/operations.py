@@ -200,7 +200,10 @@ class SidecarOperations:
 
     def metrics(self, accept: str) -> tuple[bytes, str]:
         """The exposition in the form that the scraper prefers."""
-        encode, content_type = choose_encoder(accept)
+        try:
+            encode, content_type = choose_encoder(accept)
+        except (TypeError, ValueError):  # No version of its format: it hears the oldest.
+            encode, content_type = choose_encoder("")
         return encode(self._watcher.metrics.registry), content_type
 
     def health(self) -> Reply:

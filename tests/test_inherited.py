@@ -125,7 +125,7 @@ async def test_a_parent_is_followed_wherever_its_state_lies(tmp_path: Path) -> N
     parent.close()
 
 
-@pytest.mark.parametrize("place", ["x", "99999", "-1"])
+@pytest.mark.parametrize("place", ["x", "99999", "-1", "9" * 30, "9" * 5000])
 async def test_a_line_that_leads_nowhere_is_explained(place: str, tmp_path: Path) -> None:
     environment = {PREDECESSOR: place}
 

@@ -159,6 +159,18 @@ async def test_metrics_come_in_both_forms(operations: SidecarOperations) -> None
     assert open_type.startswith("application/openmetrics-text")
 
 
+@pytest.mark.parametrize(
+    "accept", ["application/openmetrics-text; version=a", "\xff", "text/plain; version=9.9.9", ";="]
+)
+async def test_a_scraper_that_asks_for_what_is_no_version_hears_the_oldest_form(
+    operations: SidecarOperations, accept: str
+) -> None:
+    text, content_type = operations.metrics(accept)
+
+    assert b"callsplit_build_info" in text
+    assert content_type.startswith("text/plain")
+
+
 async def test_the_guides_health_page_is_unhealthy_only_if_nobody_can_answer(
     operations: SidecarOperations,
 ) -> None:

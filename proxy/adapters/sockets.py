@@ -43,7 +43,7 @@ def given(environment: Mapping[str, str], pid: int) -> dict[str, socket.socket]:
     count = environment.get("LISTEN_FDS", "").strip()
     if not count or not is_for(environment, pid):
         return {}
-    if not (count.isascii() and count.isdigit()) or int(count) > _MOST:
+    if not (count.isascii() and count.isdigit()) or len(count) > 2 or int(count) > _MOST:
         raise SettingsError(f"LISTEN_FDS: expected a number of sockets up to {_MOST}")
     listed = environment.get("LISTEN_FDNAMES", "")
     names = _names(listed.split(":") if listed else [], int(count))

@@ -34,6 +34,22 @@ def test_an_event_is_one_json_object_on_one_line() -> None:
     }
 
 
+@pytest.mark.parametrize("human", [True, False])
+def test_a_line_is_written_at_once(human: bool) -> None:
+    """Two processes may share a stream, one after the other, and neither buffers it."""
+
+    class Stream(io.StringIO):
+        def write(self, text: str) -> int:
+            pieces.append(text)
+            return super().write(text)
+
+    pieces: list[str] = []
+    log = configure(lambda: WALL_MS, stream=Stream(), human=human)
+    log.warning("breaker_changed", arm="mcp")
+
+    assert [piece[-1:] for piece in pieces] == ["\n"]
+
+
 def test_an_exception_becomes_a_field() -> None:
     stream = io.StringIO()
     log = configure(lambda: WALL_MS, stream=stream)
