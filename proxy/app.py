@@ -198,7 +198,7 @@ class App:
         if (before := self._inherited.before) is not None:
             await before.ended(max(0.0, ends - self.clock.now()))
         await self.fleet.finish(ends)
-        await self.handover.close()
+        await self.handover.close(max(0.0, ends - self.clock.now()))
         self._replays.save(self.once.guard, self.once.events)
         await self.aclose()
         self.log.info("sidecar_stopped", cut=cut)
@@ -209,6 +209,7 @@ class App:
         self.fleet.hurry()
         self.listener.hurry()
         self.durable.hurry()
+        self.handover.hurry()
         if (before := self._inherited.before) is not None:
             before.close()
 

@@ -15,6 +15,7 @@ import asyncio
 import os
 import socket
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final
 
 from structlog.typing import FilteringBoundLogger
@@ -57,6 +58,8 @@ LAST_WORDS: Final = 2.0
 DELIVERIES: Final = 10.0
 """Seconds for deliveries under way: an event may take 9."""
 
+ENDED: Final = "the process before it has ended"
+
 
 class Refusal(Exception):
     """It does not follow; the text says why."""
@@ -90,6 +93,8 @@ class Handover:
         self._log = log
         self._start = start
         self._busy = asyncio.Lock()
+        self._met: Channel | None = None  # to who would follow, while nothing is given up for it
+        self._over = False
         self._rendezvous = Rendezvous(state.path, self._came)
 
     def open(self) -> None:
@@ -97,12 +102,26 @@ class Handover:
         if self._state.writable and not self._rendezvous.open():
             self._log.warning("handover_unavailable", why=self._rendezvous.why)
 
-    async def close(self) -> None:
-        """Nobody follows any more; but who is doing so may finish."""
+    async def close(self, grace: float = 0.0) -> None:
+        """Nobody follows any more; but who takes over already may finish.
+
+        Who is about to has `grace` seconds to get that far.
+        """
+        with suppress(TimeoutError):
+            async with asyncio.timeout(grace), self._busy:
+                pass
+        self.hurry()
         async with self._busy:
             self._rendezvous.close()
         if self.successor is not None:
             await self.successor.finish(LAST_WORDS)
+
+    def hurry(self) -> None:
+        """Wait for nobody who does not take over already."""
+        self._over = True
+        if self._met is not None:
+            self._met.send(No(ENDED))
+            self._met.close()
 
     async def offer(self, sock: socket.socket, *, own: bool) -> int:
         """Let the process at the other end follow; its ID.
@@ -111,6 +130,8 @@ class Handover:
         """
         channel = Channel(sock)
         try:
+            if self._over:
+                raise Refusal(ENDED)
             if self._busy.locked():
                 raise Refusal("another process is about to follow already")
             async with self._busy:
@@ -122,7 +143,8 @@ class Handover:
             raise
         except (Lost, TimeoutError):
             channel.close()
-            raise Refusal("it did not say that it was ready") from None
+            why = ENDED if self._over else "it did not say that it was ready"
+            raise Refusal(why) from None
         except OSError as error:
             channel.close()
             raise Refusal(f"this one could not let go: {error.strerror or error}") from error
@@ -131,6 +153,16 @@ class Handover:
             raise
 
     async def _followed_by(self, channel: Channel, *, own: bool) -> int:
+        self._met = channel
+        try:
+            pid = await self._agreed(channel, own=own)
+        finally:
+            self._met = None
+        await self._hand(channel, pid)
+        return pid
+
+    async def _agreed(self, channel: Channel, *, own: bool) -> int:
+        """The ID of a process that is ready to follow."""
         hello = await _heard(channel, BEGINNING)
         if isinstance(hello, No):
             raise Refusal(hello.why)
@@ -147,7 +179,6 @@ class Handover:
         ready = await _heard(channel, STARTING)
         if not isinstance(ready, Ready):
             raise Refusal(ready.why if isinstance(ready, No) else "it made no sense")
-        await self._hand(channel, hello.pid)
         return hello.pid
 
     async def _hand(self, channel: Channel, pid: int) -> None:

@@ -263,6 +263,50 @@ async def test_without_a_place_to_meet_it_serves_all_the_same(tmp_path: Path) ->
     await side.close()
 
 
+@pytest.mark.parametrize("step", ["silent", "offered"])
+@pytest.mark.parametrize("way", ["no grace", "hurry"])
+async def test_who_only_might_follow_holds_up_no_end(old: Side, step: str, way: str) -> None:
+    newcomer = Newcomer(old)
+    if step == "offered":
+        await newcomer.meet()
+    await soon(lambda: old.handover._met)
+    closing = asyncio.ensure_future(old.handover.close(600.0 if way == "hurry" else 0.0))
+    if way == "hurry":
+        await asyncio.sleep(0)
+        old.handover.hurry()
+
+    async with asyncio.timeout(20):
+        await closing
+
+    assert await newcomer.hear() == (No(handover.ENDED), [])
+    assert await newcomer.why_not() == handover.ENDED
+    assert old.box.done == []
+
+
+async def test_who_comes_after_the_end_is_told_so(old: Side) -> None:
+    await old.handover.close()
+
+    assert await Newcomer(old).why_not() == handover.ENDED
+
+
+async def test_who_is_about_to_follow_has_the_grace_to_do_so(old: Side) -> None:
+    """It was started right after this one was told to end."""
+    newcomer = Newcomer(old)
+    await newcomer.meet()
+    closing = asyncio.ensure_future(old.handover.close(600.0))
+    await asyncio.sleep(0)
+    newcomer.channel.send(Ready())
+    _, fds = await newcomer.hear()
+    old.handover.hurry()  # It has let go already.
+    newcomer.channel.send(Taken())
+
+    assert isinstance((await newcomer.hear())[0], Go)
+    assert await newcomer.offered == 77
+    await closing
+    StateDir(old.folder, fds[0]).close()
+    newcomer.channel.close()
+
+
 async def test_where_nothing_is_kept_nothing_is_locked(tmp_path: Path) -> None:
     side = Side(tmp_path / "state")
     await side.open(state=StateDir(tmp_path / "state", None, "read-only"))
