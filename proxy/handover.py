@@ -198,6 +198,7 @@ class Handover:
             await self._take_back(successor)
             raise
         self._rendezvous.close()
+        self._replays.close()
         self._state.close()
         self._doors.leave()
         self.successor = successor

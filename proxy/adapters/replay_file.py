@@ -7,6 +7,7 @@ after a crash an old truth is better than none, for it can only keep a write fro
 from __future__ import annotations
 
 from hashlib import blake2b
+from threading import Lock
 from typing import Final
 
 import msgspec
@@ -34,6 +35,8 @@ class ReplayFile:
         self._state = state
         self._clock = clock
         self._log = log
+        self._writing = Lock()  # Two threads may: see `keep`.
+        self._closed = False
 
     def load(self, guard: ReplayGuard, events: EventGuard) -> None:
         """Take over what the last process knew, before the first request.
@@ -72,18 +75,35 @@ class ReplayFile:
         return closed(dump(guard, events, now=self._clock.now(), wall_ms=self._clock.wall_ms()))
 
     def keep(self, text: bytes, records: int) -> None:
-        """Have this as the file; blocks until the disk has it, and may be asked in any thread."""
+        """Have this as the file, unless it is closed or saved: that was the last word.
+
+        Blocks until the disk has it, and may be asked in any thread.
+        """
+        with self._writing:
+            if not self._closed:
+                self._write(text, records)
+
+    def close(self) -> None:
+        """Write nothing more; blocks until the disk has what is being written."""
+        with self._writing:
+            self._closed = True
+
+    def save(self, guard: ReplayGuard, events: EventGuard) -> None:
+        """Leave it to the next process; blocks until the disk has it."""
+        if not self._state.writable:
+            return
+        text = self.text(guard, events)
+        with self._writing:
+            self._closed = True
+            self._write(text, len(guard.store))
+
+    def _write(self, text: bytes, records: int) -> None:
         if not self._state.writable:
             return
         try:
             self._state.replace(FILE, text)
         except OSError as error:
             self._log.error("replays_not_written", why=error.strerror, records=records)
-
-    def save(self, guard: ReplayGuard, events: EventGuard) -> None:
-        """Leave it to the next process; blocks until the disk has it."""
-        if self._state.writable:
-            self.keep(self.text(guard, events), len(guard.store))
 
     def _set_aside(self, why: str) -> None:
         """For a person to look at; what it knew is lost, so a repeat may run."""

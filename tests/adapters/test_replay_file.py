@@ -6,6 +6,7 @@ import stat
 from collections.abc import Iterator
 from hashlib import blake2b
 from pathlib import Path
+from threading import Event, Lock, Thread
 from typing import Any
 
 import msgspec
@@ -218,6 +219,65 @@ def test_one_process_takes_over_from_another_that_still_runs(
     new.file.keep(text, 1)  # It has no place.
     old.file.keep(text, 1)
     assert state.read(FILE) == text
+
+
+class Contended:
+    """A lock that tells when a second one wants it."""
+
+    def __init__(self, wanted: Event) -> None:
+        self._lock, self._wanted = Lock(), wanted
+
+    def __enter__(self) -> None:
+        if not self._lock.acquire(blocking=False):
+            self._wanted.set()
+            self._lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+
+@pytest.mark.parametrize("last_word", ["save", "close"])
+def test_the_last_word_waits_for_what_is_being_written(
+    state: StateDir, clock: FakeClock, monkeypatch: pytest.MonkeyPatch, last_word: str
+) -> None:
+    """A process that ends, or is followed, while a thread writes yet what was known before it."""
+    sidecar, wanted = Sidecar(state, clock), Event()
+    monkeypatch.setattr(sidecar.file, "_writing", Contended(wanted))
+    before = sidecar.file.text(sidecar.guard, sidecar.events)
+    sidecar.run(b"k")
+    ends = Thread(target=sidecar.save if last_word == "save" else sidecar.file.close)
+    replace = StateDir.replace
+
+    def slow(self: StateDir, name: str, content: bytes) -> None:
+        if content == before:
+            ends.start()
+            assert wanted.wait(20)
+        replace(self, name, content)
+
+    monkeypatch.setattr(StateDir, "replace", slow)
+    sidecar.file.keep(before, 0)
+    ends.join(20)
+
+    found = Sidecar(state, clock)
+    assert len(found.guard.store) == (last_word == "save")
+
+
+@pytest.mark.parametrize("last_word", ["save", "close"])
+def test_nothing_is_written_after_the_last_word(
+    state: StateDir, clock: FakeClock, last_word: str
+) -> None:
+    sidecar = Sidecar(state, clock)
+    before = sidecar.file.text(sidecar.guard, sidecar.events)
+    sidecar.run(b"k")
+    if last_word == "save":
+        sidecar.save()
+    else:
+        sidecar.file.close()
+    last = state.read(FILE)
+
+    sidecar.file.keep(before, 0)
+
+    assert state.read(FILE) == last != before
 
 
 @pytest.mark.parametrize("text", [b"", b"x" * 99, closed(Saved(VERSION + 1, [], [], []))])
