@@ -100,8 +100,9 @@ class Inherited:
             return
         told = await before.take(state)
         replays.take_over(told.replays, once.guard, once.events)
-        await durable.start()
         await before.go(once, told)
+        state.sign()
+        await durable.start()  # Not before: until its last word the old one may go on with it.
         before.serve(once, durable, clock=clock, start=start)
         keep = asyncio.to_thread(replays.keep, told.replays, len(once.guard.store))
         start(keep, "replays of the process before this one")

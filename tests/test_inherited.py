@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 from collections.abc import Iterator
@@ -8,12 +9,15 @@ from pathlib import Path
 import pytest
 
 from proxy.adapters import sockets
-from proxy.adapters.channel import Channel, Hello, No, Offer, Place
+from proxy.adapters.channel import Channel, Go, Hello, No, Offer, Place, State, Taken
+from proxy.adapters.replay_file import ReplayFile
 from proxy.adapters.sockets import LISTENER
+from proxy.adapters.state_dir import StateDir
 from proxy.core.rules import Address
 from proxy.errors import SettingsError
 from proxy.inherited import PREDECESSOR, Inherited, excuse
-from tests.handover_kit import Side
+from proxy.predecessor import Predecessor
+from tests.handover_kit import Side, pair
 
 
 @pytest.fixture
@@ -123,6 +127,46 @@ async def test_a_parent_is_followed_wherever_its_state_lies(tmp_path: Path) -> N
     assert found.before is not None
     found.before.close()
     parent.close()
+
+
+@pytest.mark.parametrize("goes", [True, False])
+async def test_the_outbox_is_the_old_ones_until_its_last_word(tmp_path: Path, goes: bool) -> None:
+    """One that is too slow to follow would deliver what the old one, going on, delivers too."""
+    ours, theirs = pair()
+    held = StateDir.open(tmp_path)
+    (tmp_path / "lock").write_text("1\n")
+    theirs.send(Offer([], held.number))
+    found = Inherited(before=await Predecessor.meet(ours, pid=7))
+    new = Side(tmp_path)
+    state = found.state(str(tmp_path))
+    replays = ReplayFile(state, clock=new.clock, log=new.log)
+    learning = asyncio.ensure_future(
+        found.learn(new.once, new.box, state, replays, clock=new.clock, start=new.start)
+    )
+    assert held.lock is not None
+    text = replays.text(new.once.guard, new.once.events)
+    theirs.send(State(text, [], [], locked=True), [held.lock])
+    async with asyncio.timeout(20):
+        while not isinstance((await theirs.receive())[0], Taken):
+            pass
+
+    assert new.box.done == []
+    assert (tmp_path / "lock").read_text() == "1\n"
+    if goes:
+        theirs.send(Go())
+        await learning
+        assert new.box.done == ["start"]
+        assert (tmp_path / "lock").read_text() == f"{os.getpid()}\n"
+        await asyncio.gather(*(task for task in new.tasks if "replays" in task.get_name()))
+    theirs.close()
+    if not goes:
+        with pytest.raises(SettingsError, match="did not let go"):
+            await learning
+        assert new.box.done == []
+    await asyncio.gather(*new.tasks)
+    for each in (state, held):
+        each.close()
+    ours.close()
 
 
 @pytest.mark.parametrize("place", ["x", "99999", "-1", "9" * 30, "9" * 5000])

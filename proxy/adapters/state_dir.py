@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from proxy.errors import SettingsError
@@ -60,15 +61,18 @@ class StateDir:
     def adopt(self, lock: int) -> None:
         """Hold the directory by the lock of the process that held it, from now on."""
         self._lock, self._awaited, self.why = lock, False, ""
-        os.ftruncate(lock, 0)
-        os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
+
+    def sign(self) -> None:
+        """Tell whoever wants the directory who holds it."""
+        if self._lock is not None:
+            with suppress(OSError):
+                _sign(self._lock)
 
     @classmethod
     def _locked(cls, place: Path, lock: int) -> StateDir:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            os.ftruncate(lock, 0)
-            os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
+            _sign(lock)
         except OSError as error:
             holder = os.pread(lock, 20, 0).strip().decode("ascii", "replace")
             os.close(lock)
@@ -151,6 +155,11 @@ class StateDir:
             os.fsync(directory)
         finally:
             os.close(directory)
+
+
+def _sign(lock: int) -> None:
+    os.ftruncate(lock, 0)
+    os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
 
 
 def held(place: Path, holder: str) -> str:

@@ -159,6 +159,8 @@ def test_a_lock_passes_from_one_process_to_the_next_without_a_gap(tmp_path: Path
     copy = os.dup(first.lock)
 
     second.adopt(copy)
+    first.file("lock").write_text("1\n")
+    second.sign()
     first.close()
 
     assert second.writable
