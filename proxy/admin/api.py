@@ -11,7 +11,7 @@ from aiohttp.typedefs import Middleware
 
 from proxy.admin.guard import BODY_LIMIT, GUESS_SECONDS, Refused, guard, problem
 from proxy.admin.outbox import OutboxPages
-from proxy.admin.page import asked_by, page
+from proxy.admin.page import asked_by, body_of, page
 from proxy.admin.ports import Operations
 
 Audit = Callable[[dict[str, Any]], None]
@@ -45,7 +45,7 @@ class Pages:
 
     async def explain(self, request: web.Request) -> web.Response:
         call_id = request.query.get("call_id")
-        body = await request.read() if request.method == "POST" else None
+        body = await body_of(request) if request.method == "POST" else None
         if call_id is None and not body:
             return problem(400, "call_id_missing", "Give ?call_id=..., or POST a request's body.")
         try:

@@ -30,6 +30,13 @@ GUESS_SECONDS = 0.5
 REASONS = ("host", "cross_site", "missing", "wrong", "body")
 """Why a request to the admin listener is turned away: a metric label, a closed set."""
 
+_CODES = {
+    404: "not_found",
+    405: "method_not_allowed",
+    408: "body_timeout",
+    413: "body_too_large",
+}
+
 Page = Callable[[web.Request], Awaitable[web.StreamResponse]]
 Refused = Callable[[str, str], None]
 """Hears the reason and the address of each that was turned away."""
@@ -129,8 +136,9 @@ def _unproven(request: web.Request, expected: bytes) -> str:
 
 
 def _plain(refused: web.HTTPException) -> web.Response:
-    codes = {404: "not_found", 405: "method_not_allowed", 413: "body_too_large"}
-    answer = problem(refused.status, codes.get(refused.status, "bad_request"), refused.reason)
+    answer = problem(refused.status, _CODES.get(refused.status, "bad_request"), refused.reason)
+    if refused.status == 408:
+        answer.force_close()
     if hdrs.ALLOW in refused.headers:
         answer.headers[hdrs.ALLOW] = refused.headers[hdrs.ALLOW]
     return answer

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import orjson
@@ -14,6 +15,19 @@ def page(value: Any, status: int = 200) -> web.Response:
     """A value as JSON that people can read."""
     text = orjson.dumps(value, default=str, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
     return web.Response(body=text, status=status, content_type="application/json")
+
+
+BODY_SECONDS = 10.0
+"""That a body may take: it is 256 kB at the most."""
+
+
+async def body_of(request: web.Request, seconds: float = BODY_SECONDS) -> bytes:
+    """The whole of it; raises `HTTPRequestTimeout`."""
+    try:
+        async with asyncio.timeout(seconds):
+            return await request.read()
+    except TimeoutError:
+        raise web.HTTPRequestTimeout from None
 
 
 MOST_REASON = 200

@@ -1,13 +1,14 @@
-"""How are pages served?  As aiohttp does, but no error of it echoes input or tells a version.
+"""How are pages served?  As aiohttp does, but to so many only, and no error echoes input.
 
-Left alone it answers what is malformed with the offending bytes, and logs them too: a token that
-came with a control byte would stand there.
+Left alone it answers what is malformed with the offending bytes and its version, and logs them
+too: a token that came with a control byte would stand there.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 from aiohttp import hdrs, web
 from aiohttp.web_protocol import RequestHandler
@@ -16,6 +17,13 @@ from proxy.admin.guard import problem
 
 IDLE_SECONDS = 75.0
 """For which a connection may stand idle, or a request's head may take."""
+
+MOST = 40
+"""Connections of one listener; beyond it those go that have been idle for longest.
+
+Nobody is refused, or whoever fills it up would keep out the kubelet that asks whether we live.
+Both listeners' fit into what `proxy.fixed` sets aside.
+"""
 
 Crashed = Callable[[BaseException | None], None]
 _CODES = {408: "too_slow", 413: "body_too_large", 417: "expectation_failed", 500: "internal_error"}
@@ -45,6 +53,8 @@ class _Pages(web.Server):
     def __init__(self, made: web.Server, crashed: Crashed, **options: Any) -> None:
         self._answer = made.request_handler
         self._crashed = crashed
+        self._here: dict[_Connection, None] = {}
+        self._idle: dict[_Connection, None] = {}  # for longest: first
         super().__init__(self._expected, request_factory=made.request_factory, **options)
 
     def __call__(self) -> RequestHandler:
@@ -52,18 +62,61 @@ class _Pages(web.Server):
 
     async def _expected(self, request: Any) -> web.StreamResponse:
         """aiohttp's own answer to an unknown expectation echoes it."""
+        connection = cast("_Connection", request.protocol)
+        self._idle.pop(connection, None)
+        try:
+            return await self._answered(request)
+        finally:
+            if connection in self._here:
+                self._idle[connection] = None
+
+    async def _answered(self, request: Any) -> web.StreamResponse:
         if request.headers.get(hdrs.EXPECT, "100-continue").lower() != "100-continue":
             return _refusal(417)
         answer: web.StreamResponse = await self._answer(request)
         return answer
 
+    def come(self, connection: _Connection) -> None:
+        """Let the one go that has been idle for longest, if there are too many.
+
+        That may be the newcomer; it also may be one who does not read what we have answered.
+        """
+        self._here[connection] = self._idle[connection] = None
+        if len(self._here) > MOST:
+            longest = next(iter(self._idle))
+            self.gone(longest)
+            longest.cut()
+
+    def gone(self, connection: _Connection) -> None:
+        """One more may come."""
+        self._here.pop(connection, None)
+        self._idle.pop(connection, None)
+
 
 class _Connection(RequestHandler):
-    __slots__ = ("_crashed",)
+    __slots__ = ("_crashed", "_pages")
 
     def __init__(self, pages: _Pages, crashed: Crashed, **options: Any) -> None:
         super().__init__(pages, **options)
         self._crashed = crashed
+        self._pages = pages
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Counted before it is served."""
+        super().connection_made(transport)
+        self._pages.come(self)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """Its place is free."""
+        self._pages.gone(self)
+        super().connection_lost(exc)
+
+    def cut(self) -> None:
+        """End it now, whatever it has yet to read."""
+        transport = self.transport
+        self.force_close()
+        if transport is not None:
+            transport.abort()
 
     def handle_error(
         self,

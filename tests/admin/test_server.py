@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import AsyncIterator
 
@@ -8,7 +9,8 @@ import pytest
 from aiohttp import web
 
 from proxy.admin.api import admin_application
-from proxy.admin.server import PagesRunner
+from proxy.admin.page import body_of
+from proxy.admin.server import MOST, PagesRunner
 from tests.fakes import FakeOperations
 
 HEAD = b"Host: 127.0.0.1\r\nAuthorization: Bearer s3cret\r\n"
@@ -164,3 +166,96 @@ async def test_whoever_hangs_up_half_way_is_no_bug(
     await runner.cleanup()
 
     assert bool(crashes) is told
+
+
+LIVE = b"GET /live HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
+Connected = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+
+async def closed_by_us(connected: list[Connected]) -> None:
+    for _, writer in connected:
+        writer.close()
+        with contextlib.suppress(ConnectionError):
+            await writer.wait_closed()
+
+
+async def is_cut(reader: asyncio.StreamReader) -> bool:
+    try:
+        return await asyncio.wait_for(reader.read(), 10) == b""
+    except ConnectionError:
+        return True
+
+
+async def live(connected: Connected) -> bool:
+    reader, writer = connected
+    writer.write(LIVE)
+    answer = await reader.readuntil(b"\r\n\r\n")
+    return answer.startswith(b"HTTP/1.1 200 ") and bool(await reader.readuntil(b"}\n"))
+
+
+async def test_who_only_waits_makes_room_and_nobody_is_refused(port: int) -> None:
+    """Found in review: silent connections would have taken every descriptor there is."""
+    silent = [await asyncio.open_connection("127.0.0.1", port) for _ in range(MOST)]
+    kubelet = await asyncio.open_connection("127.0.0.1", port)
+
+    assert await live(kubelet)
+    assert await is_cut(silent[0][0])
+    more = [await asyncio.open_connection("127.0.0.1", port) for _ in range(MOST - 1)]
+    assert await live(kubelet)
+    for reader, _ in silent[1:]:
+        assert await is_cut(reader)
+
+    assert [await live(each) for each in more] == [True] * (MOST - 1)
+    await closed_by_us([*silent, kubelet, *more])
+
+
+async def test_who_is_being_answered_stays_and_who_goes_leaves_room(
+    crashes: list[BaseException | None],
+) -> None:
+    asked, over = asyncio.Semaphore(0), asyncio.Event()
+
+    async def slow(_: web.Request) -> web.Response:
+        asked.release()
+        await over.wait()
+        return web.Response(text="{}\n")
+
+    pages = web.Application()
+    pages.router.add_get("/live", slow)
+    runner = PagesRunner(pages, crashed=crashes.append)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    where = runner.addresses[0][:2]
+    busy = [await asyncio.open_connection(*where) for _ in range(MOST)]
+    waiting = [asyncio.create_task(live(each)) for each in busy]
+    for _ in range(MOST):
+        await asked.acquire()
+
+    late = await asyncio.open_connection(*where)
+    assert await is_cut(late[0])
+    over.set()
+    assert all(await asyncio.gather(*waiting))
+    assert await live(await opened(where, busy))
+    await closed_by_us([late, *busy])
+    await runner.cleanup()
+    assert not crashes
+
+
+async def opened(where: tuple[str, int], into: list[Connected]) -> Connected:
+    into.append(await asyncio.open_connection(*where))
+    return into[-1]
+
+
+async def test_a_body_that_does_not_come_is_not_waited_for(
+    port: int, monkeypatch: pytest.MonkeyPatch, crashes: list[BaseException | None]
+) -> None:
+    monkeypatch.setattr(body_of, "__defaults__", (0.01,))
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(b"POST /explain HTTP/1.1\r\n" + HEAD + b"Content-Length: 9\r\n\r\n{")
+
+    answer = await asyncio.wait_for(reader.readuntil(b"}}"), 10)
+
+    assert answer.startswith(b"HTTP/1.1 408 ")
+    assert b"body_timeout" in answer
+    assert b"Connection: close" in answer
+    assert not crashes
+    await closed_by_us([(reader, writer)])
