@@ -27,6 +27,9 @@ from proxy.ports import Clock
 LOOK_EVERY: Final = 0.5
 """Seconds.  A change is acted on once two looks in a row have seen the same."""
 
+PATIENCE: Final = 120
+"""Looks between two tries of files that cannot be used, at the most; the first is the next look."""
+
 SOON: Final = 14
 """Days before its end from which a certificate is warned of."""
 
@@ -36,12 +39,13 @@ _DAY: Final = 86_400
 class Side:
     """One end of TLS: what its next connection is made with."""
 
-    __slots__ = ("_acted_on", "_seen", "end", "fault", "material", "taken_ms")
+    __slots__ = ("_acted_on", "_patience", "_seen", "_wait", "end", "fault", "material", "taken_ms")
 
     def __init__(self, end: TlsEnd, taken_ms: int) -> None:
         self.end = end
         self.fault: str | None = None  # why the newest files are not in force
         self.taken_ms = taken_ms
+        self._patience = self._wait = 1  # looks, while there is a fault
         self._acted_on = self._seen = signs(end)  # before they are read: a change shows later
         self.material: Material = load(end)
 
@@ -56,11 +60,24 @@ class Side:
         return min((each.ends for each in self.material.chain), default=None)
 
     def has_changed(self, now: tuple[object, ...]) -> bool:
-        """Whether its files are others than those that were acted on, and stand still."""
+        """Whether its files are others than those that were acted on, and stand still.
+
+        After a fault the same ones count again after a while: it need not be theirs.
+        """
         stands, self._seen = now == self._seen, now
-        if now == self._acted_on or not stands:
+        if not stands:
             return False
+        if now == self._acted_on:
+            return self.fault is not None and self._tries_again()
         self._acted_on = now
+        self._patience = self._wait = 1
+        return True
+
+    def _tries_again(self) -> bool:
+        self._wait -= 1
+        if self._wait > 0:
+            return False
+        self._patience = self._wait = min(2 * self._patience, PATIENCE)
         return True
 
     def warning(self, now_ms: int) -> str:
@@ -132,9 +149,16 @@ class Certificates:
 
     async def watch(self) -> None:
         """Keep in step with the files; runs until it is cancelled."""
+        told = ""
         while True:
             await asyncio.sleep(LOOK_EVERY)
-            await self.look()
+            try:
+                await self.look()
+                told = ""
+            except Exception as error:  # Nothing may end the watch.
+                if told != repr(error):
+                    self._log.error("certificates_not_watched", exc_info=error)
+                told = repr(error)
 
     async def look(self) -> None:
         """Look at the files once, and take those that have changed and stand still."""
@@ -148,10 +172,11 @@ class Certificates:
     async def _renew(self, side: Side) -> None:
         try:
             material = await asyncio.to_thread(load, side.end)
-        except RulesError as error:
-            faults = [described(fault) for fault in error.faults]
+        except Exception as error:  # Also a bug: it shows where the files' own faults do.
+            faults, before = _reasons(error), side.fault
             side.fault = "; ".join(faults)
-            self._log.error("certificate_refused", key=side.end.place, faults=faults)
+            if side.fault != before:
+                self._log.error("certificate_refused", key=side.end.place, faults=faults)
             return
         same = material.digest == side.material.digest
         if same and side.fault is None:
@@ -233,6 +258,12 @@ def examine(rules: Rules, now_ms: int) -> tuple[list[Fault], list[str]]:
         else:
             warnings.append(side.warning(now_ms))
     return faults, [warning for warning in warnings if warning]
+
+
+def _reasons(error: Exception) -> list[str]:
+    if isinstance(error, RulesError):
+        return [described(fault) for fault in error.faults]
+    return [f"{type(error).__name__}: {error}"]
 
 
 def _day(seconds: int) -> str:

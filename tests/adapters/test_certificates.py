@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import errno
 import io
 import json
 from pathlib import Path
@@ -15,7 +18,7 @@ from proxy.adapters.logs import configure
 from proxy.adapters.tls_files import Material, load
 from proxy.core.rules import Rules
 from proxy.core.rules.tls_ends import TlsEnd
-from proxy.errors import RulesError
+from proxy.errors import Fault, RulesError
 from tests.authority import NOW, Authority, Pair
 from tests.rules_kit import document, rules
 
@@ -235,20 +238,61 @@ async def test_what_has_left_the_rules_meanwhile_renews_nobody(
     assert world.certificates.of_callers is None
 
 
-async def test_the_watch_looks_again_and_again(
-    world: World, monkeypatch: pytest.MonkeyPatch
+FAULTS = {
+    "no descriptor": RulesError([Fault("a.pem cannot be read: too many open files")]),
+    "one that nobody expects": MemoryError("no more"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
+async def test_a_fault_that_passes_does_not_stick(
+    world: World, monkeypatch: pytest.MonkeyPatch, fault: Exception
 ) -> None:
+    """The files themselves never change again."""
+    pair, newer = world.authority.issue(key=1), world.authority.issue(key=2)
+    world.use(world.rules(pair))
+    newer.over(pair)
+    tries = []
+
+    def fails(end: TlsEnd) -> Material:
+        tries.append(end)
+        raise fault
+
+    monkeypatch.setattr(module, "load", fails)
+    for _ in range(100):
+        await world.certificates.look()
+    assert world.shown == pair.fingerprint
+    assert len(world.events("certificate_refused")) == 1
+    monkeypatch.setattr(module, "load", load)
+    for _ in range(100):
+        await world.certificates.look()
+
+    assert 3 < len(tries) < 10  # less and less often
+    assert (world.shown, world.renewed) == (newer.fingerprint, ["listen.tls"])
+    assert world.certificates.page()[0]["fault"] is None
+
+
+async def test_nothing_ends_the_watch(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What breaks the looks is told once, and once more if it comes back."""
     looks: list[int] = []
+    enough = asyncio.Event()
 
     async def look() -> None:
         looks.append(1)
-        if len(looks) == 3:
-            raise EOFError
+        if len(looks) == 9:
+            enough.set()
+        if len(looks) not in (1, 5):
+            raise OSError(errno.EAGAIN, "no thread is left")
 
     monkeypatch.setattr(module, "LOOK_EVERY", 0.0)
     monkeypatch.setattr(world.certificates, "look", look)
-    with pytest.raises(EOFError):
-        await world.certificates.watch()
+    watch = asyncio.create_task(world.certificates.watch())
+    await asyncio.wait_for(enough.wait(), 10)
+    watch.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await watch
+
+    assert len(world.events("certificates_not_watched")) == 2
 
 
 # -- Age.
