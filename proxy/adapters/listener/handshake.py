@@ -76,7 +76,7 @@ class Handshake(asyncio.Protocol):
     def evict(self) -> None:
         """Make room for another."""
         self.owes = False
-        self._outcome = "timeout"
+        self._outcome = "crowded"
         self.cut()
 
     def cut(self) -> asyncio.Task[None] | None:

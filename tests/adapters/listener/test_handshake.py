@@ -407,7 +407,7 @@ async def test_handshakes_make_room_for_others(
         await served.connect()
     await until(lambda: len(acceptor_of(served).shaking) == 3)
     good = await connect(served, authority.caller())
-    await until(lambda: shown.outcomes["timeout"] == 1)
+    await until(lambda: shown.outcomes["crowded"] == 1)
     await good.send(ASK)
 
     assert (await good.answer()).status == 200
