@@ -188,9 +188,12 @@ class Handover:
             await self._durable.rest(DELIVERIES)
             shut = self._clock.now()
             await self._doors.shut()
+            successor.hold()
+            self._durable.heir = successor  # Events that nobody takes wait for it from here on.
             await self._durable.stop(0.0)
-            self._once.heir = self._durable.heir = successor
+            self._once.heir = successor
             self._tell(channel)
+            successor.release()
             taken = await _heard(channel, TAKING)
             if not isinstance(taken, Taken):
                 raise Refusal(taken.why if isinstance(taken, No) else "it made no sense")

@@ -43,6 +43,7 @@ class Successor:
         self._channel = channel
         self._clock = clock
         self._ids = count(1)
+        self._held: list[Question] | None = None
         # Questions until they are answered, even if nobody waits any more.
         self._asked: dict[int, tuple[Question, asyncio.Future[Answer | None]]] = {}
 
@@ -90,6 +91,16 @@ class Successor:
         answer = await self._ask(id, Post(id, entry, letter, patience), patience)
         return answer is not None and answer.yes
 
+    def hold(self) -> None:
+        """Ask nothing before `release`: something else is to be heard first."""
+        self._held = []
+
+    def release(self) -> None:
+        """Ask what is held, and hold nothing more."""
+        held, self._held = self._held, None
+        for question in held or ():
+            self._channel.send(question)
+
     async def listen(self) -> None:
         """Take its answers, until it is gone."""
         try:
@@ -122,7 +133,10 @@ class Successor:
             return None
         waiting: asyncio.Future[Answer | None] = asyncio.get_running_loop().create_future()
         self._asked[id] = question, waiting
-        self._channel.send(question)
+        if self._held is None:
+            self._channel.send(question)
+        else:
+            self._held.append(question)
         try:
             async with asyncio.timeout(patience):
                 return await waiting

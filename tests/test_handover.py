@@ -12,12 +12,14 @@ import pytest
 from proxy import handover
 from proxy.adapters.channel import (
     VERSION,
+    Answer,
     Channel,
     Go,
     Hello,
     Message,
     No,
     Offer,
+    Post,
     Ready,
     State,
     Taken,
@@ -28,6 +30,7 @@ from proxy.adapters.state_dir import StateDir
 from proxy.core.replay_values import Run
 from proxy.handover import Refusal
 from proxy.once import Elsewhere, Ticket
+from tests.adapters.outbox_kit import event
 from tests.handover_kit import BOOKED, Side, answered_by, soon, write
 
 
@@ -75,8 +78,8 @@ class Newcomer:
 async def test_step_by_step(old: Side) -> None:
     ran = old.once.take_up(write(b"a" * 16), 0.0)
     runs = old.once.take_up(write(b"b" * 16), 0.0)
-    event = old.once.take_up(Elsewhere(event=9), 0.0)
-    assert all(isinstance(ticket, Ticket) for ticket in (runs, event))
+    told = old.once.take_up(Elsewhere(event=9), 0.0)
+    assert all(isinstance(ticket, Ticket) for ticket in (runs, told))
     assert isinstance(ran, Ticket)
     old.once.conclude(ran, BOOKED)
     newcomer = Newcomer(old)
@@ -183,6 +186,41 @@ async def test_what_was_asked_meanwhile_is_decided_here_after_all(old: Side) -> 
     assert isinstance(step.run, Run)
     assert not step.far
     await newcomer.why_not()
+
+
+@pytest.mark.parametrize("follows", [True, False])
+async def test_an_event_that_comes_while_the_outbox_is_put_down_is_kept(
+    old: Side, monkeypatch: pytest.MonkeyPatch, follows: bool
+) -> None:
+    """By the new process, once that has heard what it must hear first."""
+    asked: list[asyncio.Future[bool]] = []
+    entry, letter = event()
+    stop = old.box.stop
+
+    async def stops(grace: float) -> None:
+        if old.box.heir is not None:
+            until = old.clock.now() + 600.0
+            asked.append(asyncio.ensure_future(old.box.heir.post(entry, letter, until=until)))
+            await asyncio.sleep(0)
+        await stop(grace)
+
+    monkeypatch.setattr(old.box, "stop", stops)
+    newcomer = Newcomer(old)
+    _, fds = await newcomer.learn()
+    post, _ = await newcomer.hear()
+    assert isinstance(post, Post)
+    assert post.entry == entry
+    newcomer.channel.send(Taken() if follows else No("it is Monday"))
+    if follows:
+        assert isinstance((await newcomer.hear())[0], Go)
+        newcomer.channel.send(Answer(post.id, yes=True))
+    else:
+        await newcomer.why_not()
+
+    assert [await each for each in asked] == [follows]
+    StateDir(old.folder, fds[0]).close()
+    newcomer.channel.close()
+    await asyncio.wait({newcomer.offered})
 
 
 async def test_another_version_does_not_follow(old: Side) -> None:
