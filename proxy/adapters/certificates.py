@@ -163,6 +163,8 @@ class Certificates:
     async def look(self) -> None:
         """Look at the files once, and take those that have changed and stand still."""
         sides = list(self._sides.values())
+        if not sides:
+            return
         now = await asyncio.to_thread(lambda: [signs(side.end) for side in sides])
         for side, found in zip(sides, now, strict=True):
             if side.has_changed(found):

@@ -50,12 +50,13 @@ class RulesWatch:
         secrets: Fingerprint = lambda _: b"",
     ) -> None:
         self.loaded = loaded  # the last good ones
+        self._files = _secret_files(loaded)
         self._environment = environment
         self._apply = apply
         self._refuse = refuse
         self._seen = bytes.fromhex(loaded.content_hash)
         self._secrets = secrets
-        self._held = self._holds(loaded)
+        self._held = self._secrets(self._files)
         self._turn = asyncio.Lock()
 
     async def watch(self) -> None:
@@ -80,12 +81,13 @@ class RulesWatch:
             self._seen, self._held = seen, held
             try:
                 loaded = await asyncio.to_thread(self._parse, content)
-                held = await asyncio.to_thread(self._holds, loaded)
+                files = _secret_files(loaded)
+                held = await asyncio.to_thread(self._secrets, files)
                 self._apply(loaded)
             except Exception as error:  # Also a bug: nothing may end the watch.
                 self._refuse(_reason(error))
                 return False
-            self.loaded, self._held = loaded, held
+            self.loaded, self._files, self._held = loaded, files, held
             return True
 
     async def _follow(self) -> None:
@@ -119,17 +121,16 @@ class RulesWatch:
             content = again
         return content
 
-    def _holds(self, loaded: LoadedRules) -> bytes:
-        return self._secrets(ref for _, ref in secrets_of(loaded.rules))
-
     async def _settled_secrets(self) -> bytes:
         """What the secrets in files are, once they stand still: an editor empties a file first."""
-        held = await asyncio.to_thread(self._holds, self.loaded)
+        if not self._files:
+            return self._held
+        held = await asyncio.to_thread(self._secrets, self._files)
         for _ in range(MAX_LOOKS):
             if held == self._held:
                 break
             await asyncio.sleep(SETTLE)
-            again = await asyncio.to_thread(self._holds, self.loaded)
+            again = await asyncio.to_thread(self._secrets, self._files)
             if again == held:
                 break
             held = again
@@ -145,6 +146,11 @@ class RulesWatch:
         if isinstance(content, RulesError):
             raise content
         return parse_rules(content, self._environment, path=self.loaded.path)
+
+
+def _secret_files(loaded: LoadedRules) -> list[SecretRef]:
+    """Those that can change while we run."""
+    return [ref for _, ref in secrets_of(loaded.rules) if ref.ref.startswith("file:")]
 
 
 def _fingerprint(content: bytes | RulesError) -> bytes:

@@ -238,6 +238,18 @@ async def test_what_has_left_the_rules_meanwhile_renews_nobody(
     assert world.certificates.of_callers is None
 
 
+async def test_without_tls_nothing_is_looked_at(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def in_thread(*_: object) -> None:
+        raise AssertionError
+
+    world.use(world.rules())
+    monkeypatch.setattr(asyncio, "to_thread", in_thread)
+
+    await world.certificates.look()
+
+
 FAULTS = {
     "no descriptor": RulesError([Fault("a.pem cannot be read: too many open files")]),
     "one that nobody expects": MemoryError("no more"),

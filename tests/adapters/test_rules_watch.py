@@ -295,6 +295,7 @@ class Files:
 
 
 def with_files(path: Path, service: Service, files: Files) -> RulesWatch:
+    path.write_text((RULES % 0).replace("env:KEY?", "file:/key?"))
     return RulesWatch(
         load_rules(path, {}), {}, apply=service.apply, refuse=service.refuse,
         secrets=files.fingerprint,
@@ -314,7 +315,7 @@ async def test_a_new_secret_in_a_file_goes_into_force_with_the_same_rules(
     assert await watch.reload()
     assert not await watch.reload()
     assert service.shares == [0]
-    assert files.asked[0] == ["env:KEY?"]
+    assert files.asked[0] == ["file:/key?"]
 
 
 async def test_a_secret_that_is_being_written_is_waited_for(path: Path, service: Service) -> None:
@@ -349,3 +350,21 @@ async def test_secrets_that_are_refused_are_refused_once(path: Path, service: Se
     assert not await watch.reload()
     assert not await watch.reload()
     assert service.refused == ["no such secret"]
+
+
+async def test_without_secrets_in_files_nobody_looks_for_them(path: Path, service: Service) -> None:
+    """Those of the environment cannot change."""
+    files = Files(b"old")
+    watch = RulesWatch(
+        load_rules(path, {}), {}, apply=service.apply, refuse=service.refuse,
+        secrets=files.fingerprint,
+    )  # fmt: skip
+    files.asked.clear()
+    assert not await watch.reload()
+    assert files.asked == []
+
+    path.write_text((RULES % 0).replace("env:KEY?", "file:/key?"))
+    assert await watch.reload()
+    files.contents = [b"new"]
+    assert await watch.reload()
+    assert service.shares == [0, 0]
