@@ -205,6 +205,10 @@ class Predecessor:
         if isinstance(step, Wait):  # A twin of it may end in time.
             outcome = await once.outcome(step, clock.now() + TWIN)
             step = Replay(outcome) if isinstance(outcome, Done) else step
+        if self._channel.lost:  # Nobody hears it, and nobody would tell how it ended.
+            if isinstance(step, Ticket):
+                once.abandon(step)
+            return
         if isinstance(step, Ticket):
             step.asked = True
             self._hold(step)

@@ -6,6 +6,7 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -29,7 +30,7 @@ from proxy.core.replay_events import EventStep
 from proxy.core.replay_values import Full, Replay, Wait
 from proxy.errors import SettingsError
 from proxy.inherited import Inherited
-from proxy.once import Elsewhere, Heard, Ticket
+from proxy.once import Elsewhere, Heard, Heir, Ticket
 from proxy.predecessor import Predecessor
 from tests.adapters.outbox_kit import event
 from tests.handover_kit import BOOKED, Side, answered_by, pair, soon, write
@@ -170,7 +171,7 @@ async def test_a_twin_of_what_runs_in_the_new_one_hears_how_it_ends(both: Both) 
     new = await both.follow()
     ticket = running(new, write())
     asked = asyncio.ensure_future(old.once.ask(write()))
-    await asyncio.sleep(0.02)
+    await soon(lambda: write().key in new.once._runs)
 
     new.once.conclude(ticket, BOOKED)
 
@@ -265,6 +266,55 @@ async def test_three_in_a_row_know_what_the_first_one_runs(both: Both) -> None:
     for key in (b"a" * 16, b"b" * 16):
         assert last.once.take_up(write(key), last.clock.now()) == Replay(BOOKED)
     assert middle.once.heir is not None
+
+
+class Slow:
+    """The last one of three, as the middle one sees it: it answers when a test says so."""
+
+    def __init__(self, heir: Heir) -> None:
+        self._heir = heir
+        self.asked, self.go = asyncio.Event(), asyncio.Event()
+
+    async def begin(self, asked: Elsewhere) -> object:
+        self.asked.set()
+        await self.go.wait()
+        return await self._heir.begin(asked)
+
+    async def begin_event(self, key: int) -> object:
+        self.asked.set()
+        await self.go.wait()
+        return await self._heir.begin_event(key)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._heir, name)
+
+
+@pytest.mark.parametrize("asked", [write(), Elsewhere(event=5)])
+async def test_leave_for_one_that_died_meanwhile_is_given_back(
+    both: Both, asked: Elsewhere
+) -> None:
+    """Nobody would tell how the write ended: it would count as running for good."""
+    first = await both.first()
+    middle = await both.follow()
+    last = await both.follow()
+    assert middle.once.heir is not None
+    slow = Slow(middle.once.heir)
+    middle.once.heir = slow  # type: ignore[assignment]
+    asking = asyncio.ensure_future(first.once.ask(asked))
+    await slow.asked.wait()
+    assert first.handover.successor is not None
+    first.handover.successor.lose()
+    await asking
+    await both.before[0].ended(20.0)
+
+    slow.go.set()
+    (begun,) = (task for task in middle.tasks if task.get_name().startswith("write of"))
+    await begun
+
+    def given_back() -> bool:
+        return isinstance(last.once.take_up(asked, last.clock.now()), Ticket)
+
+    await soon(given_back)
 
 
 async def test_an_old_one_whose_follower_died_runs_no_write_and_tells_what_it_knows(
