@@ -28,8 +28,9 @@ COMPILED = {
     """,
     "what is asked, and which arm answers": """
         proxy.core.call_id proxy.core.dialects.headers proxy.core.dialects.members proxy.core.dotted
-        proxy.core.entry proxy.core.exchange_headers proxy.core.history proxy.core.look
-        proxy.core.matchers proxy.core.mcp.asked proxy.core.mcp.face proxy.core.mcp.mirrored
+        proxy.core.doubts proxy.core.entry proxy.core.exchange_headers proxy.core.history
+        proxy.core.look proxy.core.matchers proxy.core.mcp.asked proxy.core.mcp.face
+        proxy.core.mcp.mirrored
         proxy.core.mcp.refusal proxy.core.mcp.session proxy.core.partial proxy.core.recognise
         proxy.core.records proxy.core.session_split proxy.core.split proxy.core.splitter
         proxy.core.targets proxy.core.tool_call proxy.core.tool_table proxy.core.when

@@ -157,6 +157,11 @@ class Edge:
             result = self._rules.auth.check(
                 call.kind, visit.kinds, visit.presented, call.body, wall_ms
             )
+            for kind in call.may_be:
+                if result.failure is None:
+                    result = self._rules.auth.check(
+                        kind, visit.kinds, visit.presented, call.body, wall_ms
+                    )
             visit.credential, call.signed = result.credential, result.signed
             if result.failure is not None:
                 raise self._unauthorised(visit, result.failure)
@@ -327,6 +332,7 @@ def _limiter(limit: Limit | None, before: Gcra | None) -> Gcra | None:
 
 
 def _sightings(tolerance_ms: int, previous: Edge | None) -> SeenSignatures:
-    before = previous._seen if previous is not None else None
-    same = before is not None and before.tolerance_ms == tolerance_ms
-    return before if before is not None and same else SeenSignatures(tolerance_ms)
+    if previous is None:
+        return SeenSignatures(tolerance_ms)
+    previous._seen.resize(tolerance_ms)
+    return previous._seen

@@ -191,6 +191,33 @@ async def test_what_the_kind_requires_is_known_only_after_the_body(
     assert gate.watch.told == [("auth_failed", label)]
 
 
+@pytest.mark.parametrize(
+    ("body", "ways"),
+    [
+        (b'{"date":"2026-01-02"}', "token or signature"),
+        (b'{"name":"book","args":{},"call":null}', "signature"),
+        (b'{"name":"Ana","args":"none"}', "signature"),
+        (b'{"event":"wedding","call":{"call_id":"a"}}', "signature"),
+        (b'{"event":"call_inbound"}', "signature"),
+        (b'{"tool":"book","arguments":{}}', "token"),
+        (b'{"tool":"book","arguments":{},"event":"alert_me"}', "both"),
+    ],
+)
+async def test_bare_arguments_that_may_be_another_kind_prove_what_it_must(
+    body: bytes, ways: str
+) -> None:
+    """A webhook has one URL for all kinds, so none may slip in by a tool's own path."""
+    passed = []
+    for way, proofs in [
+        ("token", [bearer()]), ("signature", [signed(body)]), ("both", [bearer(), signed(body)]),
+    ]:  # fmt: skip
+        with contextlib.suppress(Refused):
+            await Gate().pass_through(FakeIncoming("POST", "/retell/fn/book", proofs, body))
+            passed.append(way)
+
+    assert passed == [way for way in ("token", "signature") if way in ways] + ["both"]
+
+
 @pytest.mark.row("A1")
 async def test_every_401_reads_the_same() -> None:
     """What was wrong is for the operator's metrics, not for the guesser."""

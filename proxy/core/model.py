@@ -198,6 +198,7 @@ class Call(Struct, gc=False):
     session: Session | None = None  # of a legacy MCP caller
     continues: bool = False  # it answers what a tool has asked meanwhile (MCP 2026-07-28, MRTR)
     promised: Mapping[str, Any] | None = None  # whoever answers must keep to it
+    may_be: tuple[Kind, ...] = ()  # what else an arm may take it for: their rules bind too
 
 
 class Outbound(Struct, gc=False):

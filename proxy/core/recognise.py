@@ -13,6 +13,7 @@ from msgspec import UNSET
 
 from proxy.core.call_id import CallIds, beside_body, query_pairs, usable
 from proxy.core.dialects.jsonrpc import PARSE_ERROR
+from proxy.core.doubts import doubts, is_envelope
 from proxy.core.head import drop
 from proxy.core.mcp.asked import is_message, no_message, take_batch, take_message, take_stream
 from proxy.core.mcp.refusal import refusal
@@ -157,12 +158,11 @@ def _on_function_path(call: Call, route: Route, ids: CallIds) -> None:
         shape, text = read_shape(call.body)
         if shape is None:
             return
-        if (shape.call or shape.chat) is None or not shape.name or shape.args is UNSET:
-            _args(call, route, checked(text))
-        elif shape.name == route.tool:
+        call.may_be = doubts(shape, route.tool)
+        if shape.name and is_envelope(shape):
             _function(call, shape, shape.name)
         else:
-            raise Refused(400, "tool_mismatch", "The body names another tool than the path.")
+            _args(call, route, checked(text))
 
 
 def _args(call: Call, route: Route, arguments: bytes) -> None:

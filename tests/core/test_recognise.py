@@ -47,7 +47,7 @@ PATHS = [
     "/llm/call_seg",
 ]
 REFUSALS = {
-    "malformed_json", "tool_mismatch", "bad_tool", "rpc_bad_id", "rpc_bad_request",
+    "malformed_json", "tool_mismatch", "kind_mismatch", "bad_tool", "rpc_bad_id", "rpc_bad_request",
     "method_not_allowed",
 }  # fmt: skip
 
@@ -383,6 +383,63 @@ def test_the_body_may_not_name_another_tool_than_the_path() -> None:
     assert refused("/retell/fn/BOOK", FUNCTION) == "tool_mismatch"
 
 
+@pytest.mark.parametrize("more", [{}, {"call": None}, {"call": []}, {"call": "x"}, {"chat": 5}])
+@pytest.mark.parametrize("args", [{}, None, {"date": "2026-01-02"}])
+def test_a_function_names_its_tool_whatever_its_call_is(more: dict[str, Any], args: Any) -> None:
+    """A webhook runs what the body names: a write must not pass as the read that the path names."""
+    body = {"name": "book", "args": args} | more
+
+    assert refused("/retell/fn/get_slots", body) == "tool_mismatch"
+    call = ask("/retell/fn/book", body, (b"X-Call-ID", CALL.encode()))
+    assert (call.kind, call.id, call.tool) == (Kind.FUNCTION, CALL, "book")
+    assert call.arguments == (json.dumps(args).encode() if args is not None else b"{}")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        EVENT,
+        EVENT | {"event": "transfer_ended"},
+        {"event": "chat_ended", "chat": {"chat_id": "a"}},
+        INBOUND,
+        {"event": "call_inbound", "call_inbound": {}},
+        {"event": "chat_inbound", "chat_inbound": {}},
+        RPC,
+        EVENT | FUNCTION,
+    ],
+)
+def test_a_tools_own_path_takes_no_other_kind(body: dict[str, Any]) -> None:
+    assert refused("/retell/fn/book", body) == "kind_mismatch"
+
+
+@pytest.mark.parametrize(
+    ("body", "may_be"),
+    [
+        ({"date": "2026-01-02"}, ()),
+        ({"event": "wedding"}, ()),
+        ({"event": "wedding", "call": SUBJECT}, (Kind.EVENT,)),
+        ({"event": "call_ended"}, (Kind.EVENT,)),
+        ({"event": "call_inbound"}, (Kind.INBOUND,)),
+        ({"event": "alert_me", "alert": {}}, (Kind.ALERT,)),
+        ({"name": "Ana"}, ()),
+        ({"name": "Ana", "args": "none"}, (Kind.FUNCTION,)),
+        ({"name": "Ana", "call": SUBJECT}, (Kind.FUNCTION,)),
+        ({"tool": "hammer"}, ()),
+        ({"tool": "hammer", "arguments": "none"}, (Kind.TOOLS,)),
+        ({"tool": "book", "arguments": {}}, (Kind.TOOLS,)),
+        ({"event": "call_ended", "name": "Ana", "args": 1}, (Kind.EVENT, Kind.FUNCTION)),
+        ({"jsonrpc": "2.0"}, ()),
+        ({"method": "card", "jsonrpc": 2}, ()),
+    ],
+)
+def test_arguments_may_look_like_another_kind(
+    body: dict[str, Any], may_be: tuple[Kind, ...]
+) -> None:
+    call = ask("/retell/fn/book", body)
+
+    assert (call.kind, call.tool, call.may_be) == (Kind.ARGS, "book", may_be)
+
+
 @pytest.mark.parametrize(
     "body",
     [
@@ -392,7 +449,7 @@ def test_the_body_may_not_name_another_tool_than_the_path() -> None:
         {"name": "Ana", "call": "back"},
         {"name": 5, "call": SUBJECT, "args": {}},
         {"event": "wedding", "call": SUBJECT},
-        {"tool": "hammer", "arguments": {}, "call_id": "call_llm"},
+        {"tool": "hammer", "arguments": "none", "call_id": "call_llm"},
         {"call_id": "call_llm"},
     ],
 )

@@ -90,7 +90,7 @@ SHAPES: dict[str, tuple[str, str, bytes | None, list[bytes], tuple[Any, Any, Any
         "DELETE", f"/retell/fn/{SLOTS}?d=1", None, [X_CALL], ("args", "call_a", SLOTS, "mcp"),
     ),
     "args that name things": (
-        "POST", f"/retell/fn/{SLOTS}", b'{"name":"x","args":{}}', [X_CALL],
+        "POST", f"/retell/fn/{SLOTS}", b'{"name":"x","args":"y"}', [X_CALL],
         ("args", "call_a", SLOTS, "mcp"),
     ),
 }  # fmt: skip
@@ -322,6 +322,10 @@ REFUSED: dict[str, tuple[str, str, bytes | None, int, str]] = {
     "another tool than the path's": (
         "POST", "/retell/fn/a", function("b"), 400, "tool_mismatch",
     ),
+    "another tool than the path's, of no call": (
+        "POST", "/retell/fn/a", b'{"name":"b","args":{},"call":null}', 400, "tool_mismatch",
+    ),
+    "an event on a tool's path": ("POST", "/retell/fn/a", event(), 400, "kind_mismatch"),
     "PUT on mcp": ("PUT", "/mcp", b"{}", 405, "method_not_allowed"),
     "GET on tools": ("GET", "/api/mcp/retell/tools", None, 405, "method_not_allowed"),
     "POST on health": ("POST", "/api/mcp/retell/health", b"", 405, "method_not_allowed"),

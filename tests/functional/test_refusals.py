@@ -105,6 +105,7 @@ CASES: dict[str, Case] = {
     ),
     "bad_tool": Case(400, post("/retell", function("..", f"call_{MARK}"))),
     "tool_mismatch": Case(400, post(f"/retell/fn/{MARK}", function(SLOTS, f"call_{MARK}"))),
+    "kind_mismatch": Case(400, post(f"/retell/fn/{MARK}", CALL)),
     "malformed_json": Case(400, post("/mcp", f'{{"{MARK}"'.encode())),
     "rpc_bad_request": Case(400, post("/mcp", {MARK: MARK})),
     "rpc_bad_id": Case(400, post("/mcp", message("ping", [MARK]))),
