@@ -85,6 +85,9 @@ def test_an_upstream_must_prove_who_it_is(authority: Authority) -> None:
         assert (context.verify_mode, context.check_hostname) == (ssl.CERT_REQUIRED, True)
         assert context.minimum_version is ssl.TLSVersion.TLSv1_2
         assert context.get_ca_certs()
+        flags = context.verify_flags
+        assert flags & ssl.VERIFY_X509_PARTIAL_CHAIN
+        assert not flags & ssl.VERIFY_X509_STRICT  # with every Python
 
 
 def test_equal_files_come_to_equal_digests(authority: Authority) -> None:
