@@ -24,6 +24,7 @@ from proxy.adapters.listener.request import (
     break_off,
     framing_fault,
 )
+from proxy.adapters.listener.room import OWES, Rank
 from proxy.adapters.listener.seams import Seams
 from proxy.core.model import Reply
 
@@ -216,13 +217,12 @@ class Connection(Outlet):
             self.hang_up()
 
     @property
-    def owes(self) -> bool:
-        """It is the client's turn: a request is to come, or the rest of one."""
-        return self.due < NEVER and not (self._closing or self._flushing or self._discarding)
-
-    def evict(self) -> None:
-        """Go, for others: who owes us something is not told."""
-        self.abort()
+    def rank(self) -> Rank | None:
+        """Whether it makes room for others, and when: if a request, or the rest of one, is due."""
+        if self.due == NEVER:
+            return None
+        leaves = self._closing or self._flushing or self._discarding
+        return super().rank if leaves else (OWES, self.due)
 
     def close_if_idle(self) -> None:
         """Close unless a request is being answered or is on its way in."""

@@ -13,7 +13,7 @@ import ssl
 from typing import TYPE_CHECKING, Final, Protocol, cast
 
 from proxy.adapters.listener.connection import Connection
-from proxy.adapters.listener.room import Entry
+from proxy.adapters.listener.room import OWES, Entry, Rank
 
 if TYPE_CHECKING:
     from proxy.adapters.listener.acceptor import Acceptor
@@ -50,7 +50,7 @@ class Handshake(asyncio.Protocol):
 
     def __init__(self, acceptor: Acceptor, context: ssl.SSLContext) -> None:
         self.due = 0.0
-        self.owes = True  # until it ends it is the caller's turn
+        self._ended = False
         self._acceptor = acceptor
         self._context = context
         self._peer = ""
@@ -73,9 +73,14 @@ class Handshake(asyncio.Protocol):
             self._task = acceptor.shake(self, self._shake())
         raw.abort()  # This closes its own descriptor, and no connection.
 
+    @property
+    def rank(self) -> Rank | None:
+        """Until it ends it is the caller's turn."""
+        return None if self._ended else (OWES, self.due)
+
     def evict(self) -> None:
         """Make room for another."""
-        self.owes = False
+        self._ended = True
         self._outcome = "crowded"
         self.cut()
 
@@ -98,7 +103,7 @@ class Handshake(asyncio.Protocol):
 
     def shaken(self) -> float:
         """They have: the place is the connection's.  When its first head is due."""
-        self.owes = False  # Its task has yet to hear of it; the place can be left once only.
+        self._ended = True  # Its task has yet to hear of it; the place can be left once only.
         self._outcome = "ok"
         self._leave()
         return self.due

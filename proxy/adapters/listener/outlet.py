@@ -17,6 +17,7 @@ from aiohttp.web_protocol import RequestHandler
 
 from proxy.adapters.listener.framing import Frame, UnsafeReply, opening, whole
 from proxy.adapters.listener.request import NEVER, Request
+from proxy.adapters.listener.room import DONE, OWES, Rank
 from proxy.core.model import Reply
 from proxy.errors import UpstreamFailed
 
@@ -55,6 +56,7 @@ class Outlet(RequestHandler):
         "_discarding",
         "_flushing",
         "_held",
+        "_since",
         "_streaming",
         "_unsent",
         "_wire",
@@ -78,6 +80,7 @@ class Outlet(RequestHandler):
         self._acceptor = acceptor
         self._held = b""  # to be written when the turn is over
         self._unsent = 0  # bytes that the client had not taken when last looked at
+        self._since = 0.0  # when that was
         self._flushing = False  # waiting for the client to take an answer
         self._streaming = False  # waiting for the rest of an answer
         self._discarding = False  # answered for good; what still comes is thrown away
@@ -105,6 +108,25 @@ class Outlet(RequestHandler):
                 self.abort()
         elif self._discarding:
             self._wire.abort()
+
+    @property
+    def rank(self) -> Rank | None:
+        """Whether it makes room for others while an answer, or its end, is on its way out."""
+        if self._flushing:
+            return None
+        if self._discarding:  # It may still be sending, and read its answer after that.
+            return None if self._wire.get_write_buffer_size() else (OWES, self.due)
+        # What was written in this turn may be on its way to the kernel.
+        done = self._loop.time() > self._since and not self._left()
+        return (DONE, self._since) if done else None
+
+    def evict(self) -> None:
+        """Go, for others, without a word; an answer that the kernel has whole is not taken back."""
+        if (self._closing or self._discarding) and not self._wire.get_write_buffer_size():
+            self.due = NEVER
+            self._wire.abort()
+        else:
+            self.abort()
 
     def abort(self) -> None:
         """Drop the connection with a reset, so that no client takes what it has for the whole."""
@@ -249,8 +271,12 @@ class Outlet(RequestHandler):
             self.due = NEVER
 
     def _watch_progress(self) -> None:
-        self._unsent = self._wire.get_write_buffer_size() + _queued(self._wire)
-        self.due = self._loop.time() + self._acceptor.options.write_timeout
+        self._unsent, self._since = self._left(), self._loop.time()
+        self.due = self._since + self._acceptor.options.write_timeout
+
+    def _left(self) -> int:
+        """Bytes that were written and the client has not taken."""
+        return self._wire.get_write_buffer_size() + _queued(self._wire)
 
 
 def _queued(wire: asyncio.Transport) -> int:

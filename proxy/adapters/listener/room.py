@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from enum import Enum
 from heapq import nsmallest
-from operator import attrgetter
-from typing import Protocol
+from operator import itemgetter
+from typing import Final, Protocol, TypeAlias
 
 from proxy.core.addresses import NOWHERE, Networks
 from proxy.core.limits import neighbourhood
@@ -21,14 +21,19 @@ FREE = 16_384
 """Bytes of each body that always have room: what most calls send whole."""
 
 
+Rank: TypeAlias = tuple[int, float]
+"""Who is to make room: the lowest first."""
+
+DONE: Final = 0  # has all it asked for, and only its end of the connection is still open
+OWES: Final = 1  # it is the client's turn to say something; by when
+
+
 class Client(Protocol):
     """What is to be known of a connection."""
 
-    due: float
-
     @property
-    def owes(self) -> bool:
-        """It is the client's turn to say something."""
+    def rank(self) -> Rank | None:
+        """None: it stays, whoever comes."""
 
     def evict(self) -> None:
         """End it now, without a word."""
@@ -74,7 +79,7 @@ class Room:
         if beyond <= 0:
             beyond, reason = self._beyond(), "full"
             if beyond > 0:
-                self._make_room()
+                self._make_room(beyond)
                 beyond = self._beyond()
         if beyond <= 0:
             return Entry.WELCOME
@@ -112,18 +117,22 @@ class Room:
             return 0
         return here - self._per_address
 
-    def _make_room(self) -> None:
-        """Let those go who have kept us waiting longest.
+    def _make_room(self, beyond: int) -> None:
+        """Let those go who lose least, then those who have kept us waiting longest.
 
         By their own deadlines: first who came and said nothing or stopped half way, last the kept
         connections of good clients.  Nobody goes whose request is being answered.
         """
         if self._searched:
             return
-        wanted = max(1, int(self.most * PART))
-        waited_for = [client for client in self._clients() if client.owes]
-        self._searched = len(waited_for) < wanted
-        for client in nsmallest(wanted, waited_for, key=attrgetter("due")):
+        wanted = max(int(self.most * PART), min(beyond, SPARE))
+        leaving, ranked = self._leaving, []
+        for client in self._clients():
+            rank = client.rank
+            if rank is not None and client not in leaving:
+                ranked.append((rank, client))
+        self._searched = len(ranked) < wanted
+        for _, client in nsmallest(wanted, ranked, key=itemgetter(0)):
             self._leaving.add(client)
             self.let_go += 1
             client.evict()

@@ -331,7 +331,7 @@ async def test_a_place_that_a_connection_has_is_not_left_twice(
 
         def shove(self) -> None:
             for each in acceptor_of(served).shaking:
-                if each.owes:
+                if each.rank is not None:
                     each.evict()
 
     shown = Shoved(context_of(authority.issue()))
@@ -411,6 +411,32 @@ async def test_handshakes_make_room_for_others(
     await good.send(ASK)
 
     assert (await good.answer()).status == 200
+
+
+async def test_whoever_does_not_answer_the_goodbye_makes_room_first(
+    serve: Serve, shown: Shown, authority: Authority
+) -> None:
+    """It has its answer, and all it could do is keep others from theirs."""
+    served = await serve(tls=shown, connections=3, linger=60.0, tick=60.0)
+    kept = await connect(served, authority.caller())
+    steps = []
+    for _ in range(2):
+        step = Step(await served.connect(), authority.caller())
+        await step.shake()
+        step.tls.write(ASK.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
+        await step.raw.send(step.out.read())
+        steps.append(step)
+    for step in steps:
+        assert b"connection: close" in await step.read()
+
+    for _ in steps:
+        good = await connect(served, authority.caller())
+        await good.send(ASK)
+        assert (await good.answer()).status == 200
+    assert acceptor_of(served).room.let_go == 2
+    assert [await step.raw.rest() for step in steps] == [b"", b""]
+    await kept.send(ASK)
+    assert (await kept.answer()).status == 200
 
 
 # -- Change.

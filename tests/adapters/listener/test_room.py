@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.adapters.listener import Options
-from proxy.adapters.listener.room import FREE, PART, SPARE, Arriving, Entry, Room
+from proxy.adapters.listener.room import DONE, FREE, OWES, PART, SPARE, Arriving, Entry, Room
 from proxy.core.addresses import Networks
 from proxy.core.model import Reply
 from proxy.errors import ClientGone, Refused
@@ -26,11 +26,12 @@ GET = b"GET /%d HTTP/1.1\r\nHost: a\r\n\r\n"
 class Waiting:
     """A connection as the room sees it."""
 
-    def __init__(self, due: float, *, owes: bool = True) -> None:
-        self.due, self.owes, self.evicted = due, owes, False
+    def __init__(self, due: float, rank: int | None = OWES) -> None:
+        self.rank = None if rank is None else (rank, due)
+        self.evicted = False
 
     def evict(self) -> None:
-        self.evicted, self.owes = True, False
+        self.evicted = True
 
 
 def of(most: int, **bounds: Any) -> Room:
@@ -134,12 +135,34 @@ def test_while_there_is_room_nobody_is_let_go() -> None:
 def test_for_one_too_many_those_go_who_were_to_go_first() -> None:
     """A client who said nothing has 10 s, a good one's kept connection 75: so it goes last."""
     silent, kept, slow = Waiting(8.0), Waiting(70.0), Waiting(3.0)
-    answered = Waiting(math.inf, owes=False)
+    answered = Waiting(math.inf, None)
     room = filled(20, kept, answered, silent, slow)
 
     assert room.enter("192.0.2.1") is Entry.WELCOME
     assert [one.evicted for one in (slow, silent, kept, answered)] == [True, True, False, False]
     assert room.let_go == 20 * PART
+
+
+def test_who_has_all_it_asked_for_goes_before_anybody_who_is_waited_for() -> None:
+    silent, kept, done = Waiting(1.0), Waiting(70.0), Waiting(5.0, DONE)
+    room = filled(10, silent, kept, done)
+
+    for expected in ([done], [done, silent], [done, silent, kept]):
+        assert room.enter("") is Entry.WELCOME
+        assert {one for one in (silent, kept, done) if one.evicted} == set(expected)
+
+
+def test_as_many_make_room_as_there_are_too_many() -> None:
+    """Those who were turned away, and are here still, keep nobody out."""
+    room = Room(10, clients=lambda: clients)
+    clients: list[Waiting] = []
+    for _ in range(15):
+        room.enter("")
+    clients += [Waiting(float(n)) for n in range(7)]
+    room.look_again()
+
+    assert room.enter("") is Entry.WELCOME
+    assert room.let_go == 6
 
 
 def test_who_was_let_go_takes_no_room_while_it_leaves() -> None:
@@ -155,7 +178,7 @@ def test_who_was_let_go_takes_no_room_while_it_leaves() -> None:
 
 
 def test_nobody_goes_whose_request_is_being_answered() -> None:
-    working = [Waiting(math.inf, owes=False) for _ in range(5)]
+    working = [Waiting(math.inf, None) for _ in range(5)]
     room = filled(5, *working)
 
     assert room.enter("") is Entry.TURNED_AWAY
@@ -296,6 +319,18 @@ async def test_a_body_that_comes_slowly_gives_way_too(serve: Serve) -> None:
         await asyncio.sleep(0)
     assert room_of(served).let_go == 1
     assert served.listener.open_connections == 4
+
+
+async def test_who_was_refused_and_stays_makes_room(serve: Serve) -> None:
+    """What it still sends is thrown away: its answer is there."""
+    served = await serve(connections=3, linger=60, tick=60)
+    for _ in range(3):
+        refused = await served.connect()
+        await refused.send(b"GET  / HTTP/1.1\r\n\r\n")
+        assert (await refused.answer()).status == 400
+
+    assert (await served.ask(post(b"a"))).status == 200
+    assert room_of(served).let_go == 1
 
 
 async def refusing_or_gone(incoming: Incoming) -> Reply:
