@@ -100,7 +100,7 @@ class Edge:
         address_before = previous._by_address if previous is not None else None
         self._by_tool: Gcra | None = _limiter(rules.tool_limit, tool_before)
         self._by_address: Gcra | None = _limiter(rules.address_limit, address_before)
-        self._seen = _sightings(rules.auth.tolerance_ms, previous)
+        self._seen: SeenSignatures = previous._seen if previous is not None else SeenSignatures()
         self._shedder = Shedder(in_flight=rules.in_flight, max_lag=rules.max_lag)
         self._load = load
         self._own = own
@@ -258,7 +258,8 @@ class Edge:
         stamp, head = visit.presented.stamp, visit.head
         assert stamp is not None
         target = "" if call.body else f"{head.method} {head.target}"
-        if not self._seen.again(stamp[1], wall_ms, target):
+        tolerance_ms = self._rules.auth.tolerance_ms
+        if not self._seen.again(stamp[1], wall_ms, target, tolerance_ms=tolerance_ms):
             return
         self._watch.signature_repeated(call.kind)
         if self._rules.once_only:
@@ -329,10 +330,3 @@ def _limiter(limit: Limit | None, before: Gcra | None) -> Gcra | None:
     if limit is None:
         return None
     return before if before is not None and before.limit == limit else Gcra(limit)
-
-
-def _sightings(tolerance_ms: int, previous: Edge | None) -> SeenSignatures:
-    if previous is None:
-        return SeenSignatures(tolerance_ms)
-    previous._seen.resize(tolerance_ms)
-    return previous._seen

@@ -18,38 +18,43 @@ class SeenSignatures:
     Beyond `most` the oldest are forgotten before their time: memory has a bound, 2 MiB.
     """
 
-    __slots__ = ("_old", "_room", "_rotates_at", "_young", "tolerance_ms")
+    __slots__ = ("_longest_ms", "_old", "_room", "_rotated_at", "_young")
 
-    def __init__(self, tolerance_ms: int, *, most: int = MOST) -> None:
-        self.tolerance_ms = tolerance_ms
+    def __init__(self, *, most: int = MOST) -> None:
+        self._longest_ms = 0  # tolerance since it last rotated
         self._room = max(1, most // 2)
         self._young = _Generation(self._room)
         self._old = _Generation(1)
-        self._rotates_at = 0
+        self._rotated_at = 0
 
     def __len__(self) -> int:
         return self._young.count + self._old.count
 
-    def again(self, digest: bytes, wall_ms: int, target: str = "") -> bool:
+    def again(self, digest: bytes, wall_ms: int, target: str = "", *, tolerance_ms: int) -> bool:
         """Remember a signature that holds; True if it was known.
+
+        The tolerance may change: what is here stays for the longest one until it has rotated.
 
         Without a body it covers the time alone, and two requests may share that: then `target`
         (method, path and query) tells them apart.
         """
-        if wall_ms >= self._rotates_at or self._young.count >= self._room:
-            self._rotate(wall_ms)
+        self._longest_ms = max(self._longest_ms, tolerance_ms)
+        if self._is_past(wall_ms, 2) or self._young.count >= self._room:
+            self._rotate(wall_ms, tolerance_ms)
         if target:
             digest = blake2b(target.encode("utf-8", "surrogateescape"), key=digest).digest()
         key = int.from_bytes(digest[:8], "little") or 1
         known = self._old.has(key)
         return not self._young.add(key) or known
 
-    def _rotate(self, wall_ms: int) -> None:
+    def _rotate(self, wall_ms: int, tolerance_ms: int) -> None:
         """One of the near future, seen now, holds for twice the tolerance."""
-        idle = wall_ms >= self._rotates_at + 2 * self.tolerance_ms
-        self._old = _Generation(1) if idle else self._young
+        self._old = _Generation(1) if self._is_past(wall_ms, 4) else self._young
         self._young = _Generation(self._room)
-        self._rotates_at = wall_ms + 2 * self.tolerance_ms
+        self._rotated_at, self._longest_ms = wall_ms, tolerance_ms
+
+    def _is_past(self, wall_ms: int, times: int) -> bool:
+        return wall_ms >= self._rotated_at + times * self._longest_ms
 
 
 class _Generation:
