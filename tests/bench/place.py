@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import socket
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 ROOT = Path(__file__).resolve().parents[2]
 CACHE = ROOT / ".cache" / "bench"
@@ -20,6 +21,15 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def reported(path: Path, *, before: bool = True) -> dict[str, Any]:
+    """What a report says already, for a run that adds a part to it; else nothing."""
+    try:
+        found: dict[str, Any] = json.loads(path.read_text()) if before else {}
+    except (FileNotFoundError, ValueError):
+        return {}
+    return found
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,7 +38,7 @@ def main() -> int:
     """Prove, save, print; 1 if a target was missed, 2 if the run cannot be trusted."""
     sys.path[0] = str(Path(__file__).resolve().parents[2])  # Not this directory.
     from tests.bench import tools
-    from tests.bench.place import RESULTS
+    from tests.bench.place import RESULTS, reported
     from tests.bench.process import Broken
 
     asked = arguments()
@@ -50,7 +50,9 @@ def main() -> int:
         return 2
     path = asked.out or RESULTS / "proof.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(results, indent=1) + "\n")
+    partly = set(asked.only.split(",")) < set(PARTS)
+    report = reported(path, before=partly) | results
+    path.write_text(json.dumps(report, indent=1) + "\n")
     print(json.dumps({name: _short(result) for name, result in results.items()}, indent=1))
     return 0 if all(result.get("reached", True) for result in results.values()) else 1
 

@@ -28,7 +28,7 @@ def arguments() -> argparse.Namespace:
 def main() -> int:
     """Attack, save, print; 1 if somebody waited or memory grew, 2 if nothing could be tried."""
     sys.path[0] = str(Path(__file__).resolve().parents[2])  # Not this directory.
-    from tests.bench.place import RESULTS
+    from tests.bench.place import RESULTS, reported
     from tests.bench.process import Broken
     from tests.slow.attacks import ATTACKS
 
@@ -39,7 +39,7 @@ def main() -> int:
         return 2
     path = asked.out or RESULTS / "slow.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    results = json.loads(path.read_text()) if asked.only and path.exists() else {}
+    results = reported(path, before=bool(asked.only))
     try:
         with tempfile.TemporaryDirectory(prefix="callsplit-slow-") as directory:
             for name in names:
