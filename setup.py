@@ -23,7 +23,7 @@ COMPILED = {
     """,
     "who may ask: every byte of a head, every credential": """
         proxy.core.addresses proxy.core.auth proxy.core.force proxy.core.guard proxy.core.head
-        proxy.core.hops proxy.core.limits proxy.core.origins proxy.core.routes
+        proxy.core.hops proxy.core.limits proxy.core.origins proxy.core.readings proxy.core.routes
         proxy.core.seen_signatures proxy.core.shedding proxy.core.signature proxy.core.tokens
     """,
     "what is asked, and which arm answers": """

@@ -8,15 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from enum import StrEnum
-from functools import lru_cache
 from typing import NamedTuple
 from urllib.parse import unquote
 
 from proxy.core.model import Kind
+from proxy.core.readings import behind_scripts, plain_path, readings
 from proxy.errors import Refused
 
 _MAX_TOOL = 128
-_ENCODINGS = 8  # Layers of percent-encoding taken off before a path counts as hostile.
 
 
 class RouteId(StrEnum):
@@ -84,37 +83,12 @@ def is_ours_in_disguise(path: str, backend_paths: Collection[str]) -> bool:
     Those are the paths that backends are called at, `{tool}` standing for any segment: they
     must not be reached around authentication, split and guard.
     """
-    plain = plain_path(path)
-    if plain is None or plain in _PLAIN or plain.startswith(_PLAIN_PREFIXES):
+    found = readings(path)
+    if not found:
         return True
-    return any(_fits(plain, each) for each in backend_paths)
-
-
-@lru_cache(maxsize=256)
-def plain_path(path: str) -> str | None:
-    """What a lenient server may make of a path; None for what no honest caller writes.
-
-    Decoded until nothing is left to decode, without case, path parameters, doubled or
-    trailing slashes and dot segments.
-    """
-    for _ in range(_ENCODINGS):
-        decoded = unquote(path)
-        if decoded == path:
-            break
-        path = decoded
-    else:
-        return None
-    if any(character < " " or character == "\x7f" for character in path):
-        return None
-    path = path.partition("?")[0].partition("#")[0].replace("\\", "/").casefold()
-    kept: list[str] = []
-    for segment in path.split("/"):
-        name = segment.partition(";")[0]
-        if name == "..":
-            del kept[-1:]
-        elif name not in ("", "."):
-            kept.append(name)
-    return "/" + "/".join(kept)
+    if any(each in _PLAIN or each.startswith(_PLAIN_PREFIXES) for each in found):
+        return True
+    return any(_fits(plain, each) for each in backend_paths for plain in found)
 
 
 def is_tool_segment(text: str) -> bool:
@@ -139,7 +113,13 @@ def _with_segment(route: Route, segment: str) -> Route | None:
 
 def _fits(plain: str, backend_path: str) -> bool:
     shape = plain_path(backend_path) if backend_path else None
-    if shape is None or "{tool}" not in shape:
+    if shape is None:
+        return False
+    return _is(plain, shape) or any(_is(plain, each) for each in behind_scripts(shape) if each[1:])
+
+
+def _is(plain: str, shape: str) -> bool:
+    if "{tool}" not in shape:
         return plain == shape
     wanted, found = shape.split("/"), plain.split("/")
     return len(wanted) == len(found) and all(map(_segment_fits, found, wanted))
