@@ -6,6 +6,7 @@ import asyncio
 import select
 import socket
 from collections.abc import Sequence
+from typing import Final
 
 from proxy.adapters.listener.acceptor import Acceptor, BadRequest, Handler, Options
 from proxy.adapters.listener.handshake import Tls
@@ -14,6 +15,9 @@ from proxy.adapters.sockets import address, bound, close
 
 TURNS = 1000
 """Of the loop at most, in which a drain takes in who waits to be accepted."""
+
+CLOSING: Final = 1.0
+"""Seconds of a drain's grace in which idle connections close; of a short one half."""
 
 
 class Listener:
@@ -134,7 +138,8 @@ class Listener:
 
         Late handlers have the same time to finish, but whoever they worked for has an answer.
         From now on every answer closes its connection.  An idle one may speak for `idle` seconds
-        more (by default `Options.drain_idle`): to cut it at once would lose a request on its way.
+        more (by default `Options.drain_idle`), but for those in which it closes: to cut it at once
+        would lose a request on its way.
         """
         acceptor = self._acceptor
         if acceptor is None:
@@ -146,7 +151,7 @@ class Listener:
         self._sockets.clear()
         ends = acceptor._loop.time() + grace
         idle = self._options.drain_idle if idle is None else idle
-        if not await acceptor.emptied(min(grace, idle)):
+        if not await acceptor.emptied(min(idle, max(grace - CLOSING, grace / 2))):
             for connection in acceptor.everybody():
                 connection.close_if_idle()
             for handshake in acceptor.shaking:

@@ -13,6 +13,8 @@ from proxy.adapters.listener import Listener
 from proxy.core.model import Reply
 from proxy.ports import Incoming
 from tests.adapters.listener.raw import Client, Serve, post
+from tests.adapters.listener.test_handshake import Shown, Step, context_of
+from tests.authority import Authority
 
 
 async def test_a_listener_that_was_never_started_has_nothing_to_drain() -> None:
@@ -129,6 +131,26 @@ async def test_where_another_process_accepts_idle_connections_may_speak_for_long
     answer = await client.answer()
 
     assert (answer.body, answer.header("connection")) == (b"POST /retell b", "close")
+    assert await draining == 0
+
+
+async def test_an_idle_connection_is_closed_not_cut_when_its_time_is_up(
+    serve: Serve, tmp_path: Path
+) -> None:
+    """Though an idle one may speak for all the time there is.  In TLS both sides say goodbye."""
+    authority = Authority(tmp_path)
+    served = await serve(tls=Shown(context_of(authority.issue())))
+    step = Step(await served.connect(), authority.caller())
+    await step.shake()
+    step.tls.write(post(b"a"))
+    await step.raw.send(step.out.read())
+    assert await step.read()
+    draining = asyncio.ensure_future(served.listener.drain(1.0, idle=1.0))
+
+    assert await step.read() == b""
+    step.tls.unwrap()
+    await step.raw.send(step.out.read())
+    assert await step.raw.rest() == b""  # No reset.
     assert await draining == 0
 
 
