@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import asyncio
 import os
 import socket
 from collections.abc import AsyncIterator
@@ -22,7 +21,7 @@ from proxy.adapters.channel import (
     tell,
 )
 from tests.adapters.outbox_kit import event
-from tests.handover_kit import BOOKED, pair
+from tests.handover_kit import BOOKED, pair, soon
 
 
 @pytest.fixture
@@ -100,7 +99,7 @@ async def test_who_closes_hears_nothing_more(ends: tuple[Channel, Channel]) -> N
     one, other = ends
     with socket.socket() as sock:
         one.send(Offer([Place("a", False, "")], 0), [sock.fileno()])
-    await asyncio.sleep(0.01)
+    await soon(lambda: not other._inbox.empty())
     other.close()
     other.close()
 

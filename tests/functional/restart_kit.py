@@ -103,6 +103,13 @@ def alive(pid: int) -> bool:
         return False
 
 
+def heeded(pid: int, number: signal.Signals) -> bool:
+    """Whether a signal that was sent to that process waits no more."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    waits = (int(line.split()[1], 16) for line in lines if line.startswith(("SigPnd", "ShdPnd")))
+    return not any(mask >> (number - 1) & 1 for mask in waits)
+
+
 def listening() -> socket.socket:
     """A socket on a free port, as a supervisor would hold it."""
     sock = socket.socket()

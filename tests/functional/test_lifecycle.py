@@ -187,17 +187,25 @@ async def test_a_write_in_flight_at_sigterm_is_delivered_and_answered_once(world
     assert not world.webhook.seen
 
 
-async def test_a_late_write_is_given_the_grace_to_end(world: World) -> None:
+async def test_a_late_write_is_given_the_grace_to_end(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Its caller has heard that it is pending; to hang up now may cancel the booking."""
     go, ends = asyncio.Event(), list[str]()
     world.mcp.play = mcp(finishes(go, ends))
     sidecar = await world.sidecar(backends={"mcp": {"timeout": "100ms"}})
     assert (await sidecar.call(BOOK)).reason == "last_answer"
     await sidecar.hang_up()
+    waits, fleet = asyncio.Event(), sidecar.app.fleet
+    finish = fleet.finish
 
+    async def finishes_them(until: float) -> None:
+        waits.set()
+        await finish(until)
+
+    monkeypatch.setattr(fleet, "finish", finishes_them)
     drain = asyncio.create_task(sidecar.app.drain())
-    await asyncio.sleep(0.2)
-    assert not drain.done()
+    await waits.wait()
     go.set()
     await drain
 

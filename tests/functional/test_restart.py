@@ -13,7 +13,7 @@ import pytest
 
 from tests.functional.conftest import World
 from tests.functional.kit import BOOK, SLOTS, event, function, write_rules
-from tests.functional.restart_kit import Callers, Given, Line, alive, listening
+from tests.functional.restart_kit import Callers, Given, Line, heeded, listening
 from tests.functional.wire import (
     Client,
     Peer,
@@ -32,6 +32,9 @@ async def line(tmp_path: Path) -> AsyncIterator[Line]:
     line = Line(tmp_path)
     yield line
     await line.stop()
+
+
+HEALTH = request("GET", "/api/mcp/retell/health")
 
 
 def reads(number: int) -> bytes:
@@ -92,14 +95,18 @@ async def test_a_write_under_way_is_waited_for_by_its_twin_at_the_next_process(
     await line.start(world.rules())
     old = await line.upped()
     first = await line.connect()
+    others = [await line.connect() for _ in range(2)]
+    for other in others:
+        await other.ask(HEALTH)
     await first.send(request("POST", "/retell", function(BOOK)))
     await until(lambda: world.mcp.tools, "the tool runs")
     await restarted(line, 2)
     twin = await line.connect()
     await twin.send(request("POST", "/retell", function(BOOK)))
     os.kill(old, signal.SIGTERM)
-    await asyncio.sleep(0.1)
-    assert alive(old)
+    await until(lambda: heeded(old, signal.SIGTERM), "it has heard it")
+    for other in others:  # One that is in a hurry would have cut them all.
+        assert (await other.ask(HEALTH)).value(b"connection") == b"close"
     go.set()
 
     assert (await first.answer()).body == b'{"booked":true}'
