@@ -76,6 +76,7 @@ class Visit(Struct, gc=False):
     forced: str | None = None  # the arm that a holder of the force token named
     credential: str = ""
     counted: bool = False  # against its address
+    new: bool = False  # its signature, which holds, had not been here before
 
 
 class Edge:
@@ -203,6 +204,8 @@ class Edge:
             if wait:
                 raise self._limited("tool", wait)
         except Refused as refused:
+            if visit.new:  # It has run nowhere, and is asked to come again as it is.
+                self._seen.forget(*_mark(call, visit))
             _tell_to(call, refused)
             raise
 
@@ -255,11 +258,10 @@ class Edge:
 
     def _look_back(self, call: Call, visit: Visit, wall_ms: int) -> None:
         """Tell of a signature that has been here before; refuse it where the rules say so."""
-        stamp, head = visit.presented.stamp, visit.head
-        assert stamp is not None
-        target = "" if call.body else f"{head.method} {head.target}"
+        digest, target = _mark(call, visit)
         tolerance_ms = self._rules.auth.tolerance_ms
-        if not self._seen.again(stamp[1], wall_ms, target, tolerance_ms=tolerance_ms):
+        if not self._seen.again(digest, wall_ms, target, tolerance_ms=tolerance_ms):
+            visit.new = True
             return
         self._watch.signature_repeated(call.kind)
         if self._rules.once_only:
@@ -324,6 +326,13 @@ def _tell_to(call: Call, refused: Refused) -> None:
     """Shape a refusal for who asked: by JSON-RPC, with the request's own ID."""
     if call.kind is _MCP:
         to_rpc(refused, call.rpc_id if call.form is _REQUEST else None)
+
+
+def _mark(call: Call, visit: Visit) -> tuple[bytes, str]:
+    """What a signature is remembered by: without a body it covers the time alone."""
+    stamp, head = visit.presented.stamp, visit.head
+    assert stamp is not None
+    return stamp[1], "" if call.body else f"{head.method} {head.target}"
 
 
 def _limiter(limit: Limit | None, before: Gcra | None) -> Gcra | None:

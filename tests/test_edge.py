@@ -301,6 +301,39 @@ async def test_what_shares_a_moment_but_no_target_is_no_repeat() -> None:
     assert (await gate.refusal(again)).status == 401
 
 
+@pytest.mark.row("A5")
+@pytest.mark.parametrize("why", ["the tool's limit", "shedding"])
+async def test_who_is_told_to_come_again_may_come_as_he_is(why: str) -> None:
+    """It ran nowhere, and Retell may sign its retry alike."""
+    rules = EdgeRules(policy(), once_only=True, tool_limit=Limit(1, burst=1.0), in_flight=5)
+    gate, again = Gate(rules), FakeIncoming("POST", "/retell", [signed(FUNCTION)], FUNCTION)
+    other = FakeIncoming("POST", "/retell", [signed(FUNCTION + b" ")], FUNCTION + b" ")
+    now = 1000.0
+    if why == "shedding":
+        gate.inflight = 50
+    else:
+        await gate.pass_through(other)
+
+    refused = [(await gate.refusal(again, now)).status for _ in range(3)]
+    gate.inflight = 1
+    await gate.pass_through(again, now + 61)
+
+    assert refused == [503 if why == "shedding" else 429] * 3
+    assert (await gate.refusal(again, now + 200)).status == 401
+
+
+async def test_a_repeat_that_is_told_to_come_again_is_a_repeat_still() -> None:
+    """Its first has been let through: that is not forgotten."""
+    gate, asked = Gate(limited(tools=Limit(1))), FakeIncoming(
+        "POST", "/retell", [signed(FUNCTION)], FUNCTION
+    )  # fmt: skip
+    await gate.pass_through(asked)
+    for _ in range(2):
+        await gate.refusal(asked)
+
+    assert gate.watch.told.count(("signature_repeated", "function")) == 2
+
+
 async def test_only_a_request_that_passes_is_remembered() -> None:
     """Or whoever saw a signature could make Retell's own request the repeat."""
     both = Requirement.all_of(["token", "signature"])

@@ -41,11 +41,15 @@ class SeenSignatures:
         self._longest_ms = max(self._longest_ms, tolerance_ms)
         if self._is_past(wall_ms, 2) or self._young.count >= self._room:
             self._rotate(wall_ms, tolerance_ms)
-        if target:
-            digest = blake2b(target.encode("utf-8", "surrogateescape"), key=digest).digest()
-        key = int.from_bytes(digest[:8], "little") or 1
+        key = _key(digest, target)
         known = self._old.has(key)
         return not self._young.add(key) or known
+
+    def forget(self, digest: bytes, target: str = "") -> None:
+        """Take back what was new a moment ago: its request was only told to come again."""
+        key = _key(digest, target)
+        self._young.remove(key)
+        self._old.remove(key)  # Others may have come meanwhile, and with them a rotation.
 
     def _rotate(self, wall_ms: int, tolerance_ms: int) -> None:
         """One of the near future, seen now, holds for twice the tolerance."""
@@ -55,6 +59,12 @@ class SeenSignatures:
 
     def _is_past(self, wall_ms: int, times: int) -> bool:
         return wall_ms >= self._rotated_at + times * self._longest_ms
+
+
+def _key(digest: bytes, target: str) -> int:
+    if target:
+        digest = blake2b(target.encode("utf-8", "surrogateescape"), key=digest).digest()
+    return int.from_bytes(digest[:8], "little") or 1
 
 
 class _Generation:
@@ -83,6 +93,20 @@ class _Generation:
         self._slots[place] = key
         self.count += 1
         return True
+
+    def remove(self, key: int) -> None:
+        """Close the gap too: what was placed past it must be found without it."""
+        slots, mask = self._slots, self._mask
+        gap = self._place(key)
+        if slots[gap] != key:
+            return
+        self.count -= 1
+        place = (gap + 1) & mask
+        while (found := slots[place]) != 0:
+            if (place - found) & mask >= (place - gap) & mask:  # It may stand as far back as there.
+                slots[gap], gap = found, place
+            place = (place + 1) & mask
+        slots[gap] = 0
 
     def _place(self, key: int) -> int:
         """Where it stands, or the free place where it belongs."""

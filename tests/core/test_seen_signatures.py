@@ -92,6 +92,32 @@ def test_whatever_holds_was_seen_or_not_exactly_as_it_was(steps: list[tuple[int,
         known[number] = now
 
 
+@given(st.lists(st.tuples(st.booleans(), st.integers(0, 30)), max_size=200))
+def test_what_is_taken_back_was_never_here(steps: list[tuple[bool, int]]) -> None:
+    """And all others stay, wherever they were placed: many of these want the same place."""
+    seen, known = SeenSignatures(most=64), set[int]()
+    for forget, number in steps:
+        each = (number % 3).to_bytes(4, "little") + number.to_bytes(4, "little") + bytes(24)
+        if forget:
+            seen.forget(each)
+            known.discard(number)
+        else:
+            assert seen.again(each, NOW, tolerance_ms=TOLERANCE_MS) == (number in known)
+            known.add(number)
+        assert len(seen) == len(known)
+
+
+def test_it_can_be_taken_back_after_a_rotation_and_by_its_target() -> None:
+    seen = SeenSignatures(most=2)
+    assert not seen.again(digest(1), NOW, "GET /a", tolerance_ms=TOLERANCE_MS)
+    seen.again(digest(2), NOW, tolerance_ms=TOLERANCE_MS)
+    seen.forget(digest(1), "GET /b")
+    assert len(seen) == 2
+    seen.forget(digest(1), "GET /a")
+
+    assert not seen.again(digest(1), NOW, "GET /a", tolerance_ms=TOLERANCE_MS)
+
+
 def test_without_a_body_the_target_tells_signatures_of_one_moment_apart() -> None:
     seen = SeenSignatures()
 
