@@ -201,6 +201,8 @@ async def test_what_the_kind_requires_is_known_only_after_the_body(
         (b'{"event":"call_inbound"}', "signature"),
         (b'{"tool":"book","arguments":{}}', "token"),
         (b'{"tool":"book","arguments":{},"event":"alert_me"}', "both"),
+        (b"\x1f\x8b a body that a webhook may unpack", "both"),
+        (b"[1]", "both"),
     ],
 )
 async def test_bare_arguments_that_may_be_another_kind_prove_what_it_must(

@@ -31,6 +31,7 @@ _FUNCTION, _ARGS, _TOOLS, _LLM = Kind.FUNCTION, Kind.ARGS, Kind.TOOLS, Kind.LLM
 _FUNCTION_PATH, _TOOLS_PATH, _LLM_PATH = RouteId.FUNCTION, RouteId.TOOLS, RouteId.LLM
 _RETELL_PATH, _MCP_PATH = RouteId.RETELL, RouteId.MCP
 
+_ANY = (_EVENT, _INBOUND, _ALERT, _TOOLS)
 _RINGING = frozenset({"call_inbound", "chat_inbound"})
 _STRICT = frozenset({RouteId.MCP, RouteId.TOOLS})  # paths on which malformed JSON is refused
 _WITH_BODY = frozenset({"POST", "PUT", "PATCH"})
@@ -62,11 +63,19 @@ def recognise(route: Route, head: Head, body: bytes, ids: CallIds) -> Call:
     except ValueError as fault:
         if path in _STRICT:
             raise _malformed(path) from fault
-        return Call(_OTHER, head, body)
+        return _unknown(head, body, path)
     if call.kind not in route.kinds:
-        return Call(_OTHER, head, body)
+        return _unknown(head, body, path)
     if call.id is None and call.kind in TOOL_KINDS:
         call.id = beside_body(head, ids, route.call_id)
+    return call
+
+
+def _unknown(head: Head, body: bytes, path: RouteId) -> Call:
+    """On a tool's own path, what nobody can read here may be any kind to a webhook that can."""
+    call = Call(_OTHER, head, body)
+    if path is _FUNCTION_PATH and body:
+        call.may_be = _ANY
     return call
 
 
