@@ -371,6 +371,30 @@ async def test_silent_connections_make_room_for_calls(world: World) -> None:
     assert metrics.total("connections_refused_total") == 0
 
 
+@pytest.mark.row("L9")
+async def test_who_reads_no_answers_makes_room_for_calls(world: World) -> None:
+    """Anybody may ask for health, as often as he likes."""
+    sidecar = await world.sidecar(listen={"connections": 10})
+    clients = [await narrow(sidecar) for _ in range(10)]
+    for client in clients:
+        unread(client)
+        client.writer.write(request("GET", "/api/mcp/retell/health") * 2000)
+    acceptor = sidecar.app.listener._acceptor
+    assert acceptor is not None
+    await until(lambda: sidecar.app.listener.open_connections == 10)
+    for one in acceptor.everybody():
+        kernels = one._wire.get_extra_info("socket")
+        kernels.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    await until(lambda: all(one.writing_paused for one in acceptor.everybody()), "nobody reads")
+
+    async with asyncio.timeout(10):
+        while (await sidecar.get("/api/mcp/retell/health")).status == 503:
+            await asyncio.sleep(0.1)
+    assert (await sidecar.call(SLOTS)).status == 200
+    for client in clients:
+        client.abort()
+
+
 async def test_one_address_has_its_own_bound(world: World) -> None:
     sidecar = await world.sidecar(listen={"connections_per_address": 3})
     for _ in range(3):

@@ -34,6 +34,8 @@ class Options:
     write_timeout: float = 30.0  # in which a client takes `min_rate`, or all that waits for it
     min_rate: float = 1024.0  # bytes per second
     linger: float = 2.0  # how long what arrives after a final answer is thrown away
+    patience: float = 1.0  # for an answer to be taken at `pace`, while others find no room
+    pace: float = 65_536.0  # bytes per second
     drain_idle: float = 1.0  # how long idle connections may still speak once drained
     max_line: int = 8190  # request line, and each header field
     max_headers: int = 128

@@ -219,10 +219,12 @@ class Connection(Outlet):
     @property
     def rank(self) -> Rank | None:
         """Whether it makes room for others, and when: if a request, or the rest of one, is due."""
-        if self.due == NEVER:
-            return None
-        leaves = self._closing or self._flushing or self._discarding
-        return super().rank if leaves else (OWES, self.due)
+        if self._closing or self._flushing or self._discarding:
+            return super().rank
+        if self.due < NEVER:
+            return OWES, self.due
+        between = self._messages and self._request is None and self.transport is not None
+        return self.rank_between() if between else None
 
     def close_if_idle(self) -> None:
         """Close unless a request is being answered or is on its way in."""

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 _CLOSE: Final = b"connection: close\r\n"
 _KEEP: Final = b"connection: keep-alive\r\n"
 _SMALL: Final = 16_384  # bytes of answers that may wait for the end of the turn
+_PILE: Final = 65_536  # bytes of answers that nobody takes while more requests come
 _RESET: Final = struct.pack("ii", 1, 0)  # SO_LINGER: on, 0 s.
 
 
@@ -112,13 +113,24 @@ class Outlet(RequestHandler):
     @property
     def rank(self) -> Rank | None:
         """Whether it makes room for others while an answer, or its end, is on its way out."""
-        if self._flushing:
+        if self._streaming or self.due == NEVER:
             return None
-        if self._discarding:  # It may still be sending, and read its answer after that.
-            return None if self._wire.get_write_buffer_size() else (OWES, self.due)
-        # What was written in this turn may be on its way to the kernel.
-        done = self._loop.time() > self._since and not self._left()
-        return (DONE, self._since) if done else None
+        if self._discarding and not self._wire.get_write_buffer_size():
+            return OWES, self.due  # It may still be sending, and read its answer after that.
+        waited, left = self._loop.time() - self._since, self._left()
+        if self._closing and not left:
+            # What was written in this turn may be on its way to the kernel.
+            return (DONE, self._since) if waited > 0.0 else None
+        options = self._acceptor.options
+        dawdles = waited >= options.patience and self._unsent - left < waited * options.pace
+        return (OWES, self._since + options.head_timeout) if dawdles else None
+
+    def rank_between(self) -> Rank | None:
+        """The same while its next request waits for its turn: if it reads no answers meanwhile."""
+        if self._left() <= _PILE:
+            return None
+        options = self._acceptor.options
+        return OWES, self._loop.time() + options.head_timeout - options.patience
 
     def evict(self) -> None:
         """Go, for others, without a word; an answer that the kernel has whole is not taken back."""
@@ -218,7 +230,8 @@ class Outlet(RequestHandler):
         if self._wire.can_write_eof():
             self._wire.write_eof()
         self._wire.resume_reading()
-        self.due = self._loop.time() + self._acceptor.options.linger
+        self._watch_progress()
+        self.due = self._since + self._acceptor.options.linger
         await self.woken()
 
     async def woken(self) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Iterator
+import socket
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
@@ -331,6 +332,124 @@ async def test_who_was_refused_and_stays_makes_room(serve: Serve) -> None:
 
     assert (await served.ask(post(b"a"))).status == 200
     assert room_of(served).let_go == 1
+
+
+async def sized(incoming: Incoming) -> Reply:
+    """As many bytes as its target says, whole or as a stream."""
+    *_, sort, size = incoming.target.split("/")
+    body = b"x" * int(size)
+    return Reply(200, [], parts(body) if sort == "streamed" else body, length=int(size))
+
+
+async def parts(body: bytes) -> AsyncIterator[bytes]:
+    for at in range(0, len(body), 100_000):
+        yield body[at : at + 100_000]
+
+
+def get(target: str, *fields: bytes) -> bytes:
+    return post(b"", *fields, target=target.encode())
+
+
+async def unread(served: Served, said: bytes, state: str, *, send_buffer: int = 0) -> Caller:
+    """A client who takes none of its answers, from when `state` holds of its connection."""
+    acceptor = served.listener._acceptor
+    assert acceptor is not None
+    others, client = set(acceptor.everybody()), await served.connect()
+    client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    client.writer.transport.pause_reading()  # type: ignore[attr-defined]
+    while not (new := set(acceptor.everybody()) - others):
+        await asyncio.sleep(0)
+    (connection,) = new
+    if send_buffer:
+        ours = connection._wire.get_extra_info("socket")
+        ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer)
+    await client.send(said)
+    loop = asyncio.get_running_loop()
+    while not getattr(connection, state) or loop.time() <= connection._since:
+        await asyncio.sleep(0)
+    return client
+
+
+@pytest.mark.row("L9")
+async def test_who_does_not_take_its_answer_makes_room(serve: Serve) -> None:
+    served = await serve(sized, connections=3, tick=60, patience=0, pace=math.inf)
+    kept = await served.connect()
+    await kept.send(get("/whole/1"))
+    assert (await kept.answer()).status == 200
+    for _ in range(2):
+        await unread(served, get("/whole/1000000"), "_flushing", send_buffer=65_536)
+
+    for _ in range(2):
+        assert (await served.ask(get("/whole/1"))).status == 200
+    assert room_of(served).let_go == 2
+    await kept.send(get("/whole/1"))
+    assert (await kept.answer()).status == 200
+
+
+async def test_who_was_refused_and_takes_no_answer_makes_room_too(serve: Serve) -> None:
+    served = await serve(sized, connections=2, tick=60, linger=60, patience=0, pace=math.inf)
+    for _ in range(2):
+        said = get("/whole/60000") + b"GET  /\r\n\r\n"
+        await unread(served, said, "_discarding", send_buffer=4096)
+
+    assert (await served.ask(get("/whole/1"))).status == 200
+    assert room_of(served).let_go == 1
+
+
+@pytest.mark.parametrize(
+    ("target", "options"),
+    [
+        ("/whole/1000000", {"patience": 60.0}),
+        ("/streamed/1000000", {"patience": 0.0, "pace": math.inf}),
+    ],
+    ids=["has just begun", "comes from an arm"],
+)
+async def test_whose_answer_is_on_its_way_keeps_its_place(
+    serve: Serve, target: str, options: dict[str, float]
+) -> None:
+    served = await serve(sized, connections=1, tick=60, **options)
+    client = await unread(served, get(target), "_flushing", send_buffer=65_536)
+    assert (await served.ask(get("/whole/1"))).status == 503
+
+    assert (room_of(served).let_go, served.listener.inflight) == (0, 1)
+    client.abort()
+
+
+async def test_who_asks_on_and_on_and_reads_nothing_makes_room(serve: Serve) -> None:
+    """Between two of its requests, before anything waits for it."""
+    served = await serve(sized, connections=1, tick=60, patience=60)
+    client = await served.connect()
+    client.writer.transport.pause_reading()  # type: ignore[attr-defined]
+    acceptor = served.listener._acceptor
+    assert acceptor is not None
+    while not acceptor.everybody():
+        await asyncio.sleep(0)
+    (connection,) = acceptor.everybody()
+    client.writer.write(get("/whole/30000") * 200)
+    while not (connection._left() > 100_000 and connection._messages):
+        assert not connection._flushing
+        await asyncio.sleep(0)
+
+    assert acceptor.room.enter("") is Entry.WELCOME
+    acceptor.room.leave("")
+    assert acceptor.room.let_go == 1
+
+
+async def test_who_takes_its_answer_at_a_fair_pace_keeps_its_place(serve: Serve) -> None:
+    served = await serve(sized, connections=1, tick=60, patience=0, pace=1)
+    client = await unread(served, get("/whole/20000000"), "_flushing")
+    client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)
+    acceptor = served.listener._acceptor
+    assert acceptor is not None
+    (connection,) = acceptor.everybody()
+    client.writer.transport.resume_reading()  # type: ignore[attr-defined]
+    while connection._left() > connection._unsent - 1000:
+        await client.reader.readexactly(1000)
+    assert connection._flushing
+
+    assert (await served.ask(get("/whole/1"))).status == 503
+    assert room_of(served).let_go == 0
+    client.abort()
 
 
 async def refusing_or_gone(incoming: Incoming) -> Reply:
