@@ -94,7 +94,9 @@ class Handover:
         self._start = start
         self._busy = asyncio.Lock()
         self._met: Channel | None = None  # to who would follow, while nothing is given up for it
+        self._own: Channel | None = None  # the same, to one that this process has started
         self._over = False
+        self._called_off = False
         self._rendezvous = Rendezvous(state.path, self._came)
 
     def open(self) -> None:
@@ -123,6 +125,13 @@ class Handover:
             self._met.send(No(ENDED))
             self._met.close()
 
+    def call_off(self) -> None:
+        """Let nobody follow whom this process has started: who ends it did not mean that."""
+        self._called_off = True
+        if self._own is not None:
+            self._own.send(No(ENDED))
+            self._own.close()
+
     async def offer(self, sock: socket.socket, *, own: bool) -> int:
         """Let the process at the other end follow; its ID.
 
@@ -130,7 +139,7 @@ class Handover:
         """
         channel = Channel(sock)
         try:
-            if self._over:
+            if self._is_over(own):
                 raise Refusal(ENDED)
             if self._busy.locked():
                 raise Refusal("another process is about to follow already")
@@ -143,7 +152,7 @@ class Handover:
             raise
         except (Lost, TimeoutError):
             channel.close()
-            why = ENDED if self._over else "it did not say that it was ready"
+            why = ENDED if self._is_over(own) else "it did not say that it was ready"
             raise Refusal(why) from None
         except OSError as error:
             channel.close()
@@ -152,13 +161,16 @@ class Handover:
             channel.close()
             raise
 
+    def _is_over(self, own: bool) -> bool:
+        return self._over or (own and self._called_off)
+
     async def _followed_by(self, channel: Channel, *, own: bool) -> int:
-        self._met = channel
+        self._met, self._own = channel, channel if own else None
         try:
             pid = await self._agreed(channel, own=own)
         finally:
-            self._met = None
-        await self._hand(channel, pid)
+            self._met = self._own = None
+        await self._hand(channel, pid, own=own)
         return pid
 
     async def _agreed(self, channel: Channel, *, own: bool) -> int:
@@ -181,7 +193,7 @@ class Handover:
             raise Refusal(ready.why if isinstance(ready, No) else "it made no sense")
         return hello.pid
 
-    async def _hand(self, channel: Channel, pid: int) -> None:
+    async def _hand(self, channel: Channel, pid: int, *, own: bool) -> None:
         began = self._clock.now()
         successor = Successor(channel, pid=pid, clock=self._clock)
         try:
@@ -197,6 +209,8 @@ class Handover:
             taken = await _heard(channel, TAKING)
             if not isinstance(taken, Taken):
                 raise Refusal(taken.why if isinstance(taken, No) else "it made no sense")
+            if own and self._called_off:
+                raise Refusal(ENDED)
         except BaseException:
             await self._take_back(successor)
             raise

@@ -130,6 +130,7 @@ class Lifecycle:
         if self._told_to_end:
             self._app.hurry()
         self._told_to_end = True
+        self._app.handover.call_off()
         self._stop.set()
 
     def _status(self) -> str:

@@ -16,6 +16,7 @@ from proxy.adapters.channel import (
     Channel,
     Go,
     Hello,
+    Lost,
     Message,
     No,
     Offer,
@@ -319,6 +320,45 @@ async def test_who_only_might_follow_holds_up_no_end(old: Side, step: str, way: 
     assert await newcomer.hear() == (No(handover.ENDED), [])
     assert await newcomer.why_not() == handover.ENDED
     assert old.box.done == []
+
+
+@pytest.mark.parametrize("step", ["before", "silent", "offered", "taken"])
+async def test_whom_this_one_has_started_does_not_outlive_its_end(old: Side, step: str) -> None:
+    """Until the last word; from then on the other one is who serves."""
+    if step == "before":
+        old.handover.call_off()
+    newcomer = Newcomer(old)
+    if step == "offered":
+        await newcomer.meet()
+    elif step == "taken":
+        _, fds = await newcomer.learn()
+        for fd in fds:
+            StateDir(old.folder, fd).close()
+    if step in ("silent", "offered"):
+        await soon(lambda: old.handover._met)
+    old.handover.call_off()
+    if step == "taken":
+        newcomer.channel.send(Taken())
+
+    if step == "taken":
+        with pytest.raises(Lost):
+            await newcomer.hear()
+    else:
+        assert await newcomer.hear() == (No(handover.ENDED), [])
+    assert await newcomer.why_not() == handover.ENDED
+    assert old.handover.successor is None
+    assert not old.handover.followed.is_set()
+    assert await answered_by(old.port) == b"one"
+
+
+async def test_a_stranger_may_follow_whose_own_successor_was_called_off(old: Side) -> None:
+    """A supervisor ends this one, and starts the next."""
+    old.handover.call_off()
+    stranger = Newcomer(old, own=False)
+
+    assert isinstance(await stranger.meet(inode(old.doors.places()[0][1])), Offer)
+    stranger.channel.send(No("enough"))
+    assert "enough" in await stranger.why_not()
 
 
 async def test_who_comes_after_the_end_is_told_so(old: Side) -> None:
