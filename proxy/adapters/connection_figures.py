@@ -38,5 +38,6 @@ def tell_of_callers(read: Reads, callers: Callable[[], Callers | None]) -> None:
         "connections_refused", "Callers turned away because there were too many.", "reason",
         of=refused, gauge=False)  # fmt: skip
     read(
-        "connections_let_go", "Connections that sent nothing, closed early to make room.",
+        "connections_let_go",
+        "Connections that kept us waiting, or had their last answer, closed early to make room.",
         of=shown(lambda room: room.let_go), gauge=False)  # fmt: skip
