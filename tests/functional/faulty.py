@@ -256,7 +256,6 @@ class RawOrigin:
         self.warm = 0
         self.go = asyncio.Event()  # lets the warm ones be answered, all at a time
         self._lines: dict[asyncio.Task[None], Line] = {}
-        self._accepting: asyncio.Task[None] | None = None
         self._sock = self._bound(0)
         self.port: int = self._sock.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
@@ -271,7 +270,7 @@ class RawOrigin:
 
     def listen(self) -> None:
         self._sock.listen(1024)
-        self._accepting = asyncio.create_task(self._accept(), name=f"{self.name} accepts")
+        asyncio.get_running_loop().add_reader(self._sock, self._accept)
 
     async def break_with(self, fault: Fault) -> None:
         """From now on every call but the warm ones meets this."""
@@ -282,10 +281,13 @@ class RawOrigin:
 
     async def stop(self) -> None:
         """As a process that died: nobody listens, every connection is closed."""
-        tasks = [*self._lines, *([self._accepting] if self._accepting else [])]
-        for task in tasks:
+        asyncio.get_running_loop().remove_reader(self._sock)
+        lines = {**self._lines}
+        for task in lines:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*lines, return_exceptions=True)
+        for line in lines.values():
+            line.close()  # A task that was cancelled before it began has not.
         self._sock.close()
 
     async def answer(self, line: Line, raw: bytes) -> bool:
@@ -295,14 +297,16 @@ class RawOrigin:
         await line.send(raw)
         return not self.closes
 
-    async def _accept(self) -> None:
-        loop = asyncio.get_running_loop()
-        while True:
-            sock, _ = await loop.sock_accept(self._sock)
-            line = Line(sock)
-            task = asyncio.create_task(self._serve(line), name=f"{self.name} serves")
-            self._lines[task] = line
-            task.add_done_callback(self._lines.pop)
+    def _accept(self) -> None:
+        try:
+            sock, _ = self._sock.accept()
+        except BlockingIOError:
+            return  # Whoever came has left again.
+        sock.setblocking(False)
+        line = Line(sock)
+        task = asyncio.create_task(self._serve(line), name=f"{self.name} serves")
+        self._lines[task] = line
+        task.add_done_callback(self._lines.pop)
 
     async def _serve(self, line: Line) -> None:
         with contextlib.suppress(ConnectionError):
