@@ -71,7 +71,7 @@ def rules(place: Place, percent: float = 50) -> None:
 
 
 def fault(place: Place, requests: int) -> str | None:
-    """Both arms must have been chosen, and every request logged."""
+    """Both arms must have been chosen, and every request logged; repeats of writes ask none."""
     arms: Counter[str] = Counter()
     with place.access_log.open() as file:
         for line in map(json.loads, file):
@@ -79,6 +79,6 @@ def fault(place: Place, requests: int) -> str | None:
                 arms[line["arm"]] += 1
     if arms.total() < requests:
         return f"{arms.total()} access lines for {requests} requests"
-    if min(arms["new"], arms["old"]) < arms.total() * 0.3:
+    if min(arms["new"], arms["old"]) < max(1.0, (arms["new"] + arms["old"]) * 0.3):
         return f"an uneven split: {dict(arms)}"
     return None
