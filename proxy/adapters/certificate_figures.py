@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
-from proxy.adapters.replay_figures import Reads
+from proxy.adapters.replay_figures import Reads, once_there
 from proxy.adapters.tallies import Labels
 
 
@@ -19,24 +19,14 @@ class Shown(Protocol):
 
 def tell_of_certificates(read: Reads, shown: Callable[[], Shown | None]) -> None:
     """Show them; may be read from another thread."""
-
-    def part(
-        of: Callable[[Shown], Mapping[Labels, float]],
-    ) -> Callable[[], Mapping[Labels, float]]:
-        def read_now() -> Mapping[Labels, float]:
-            known = shown()
-            return {} if known is None else of(known)
-
-        return read_now
-
     read(
         "certificate_expires_timestamp_seconds",
         "When the first certificate of a chain that we show expires.", "key",
-        of=part(lambda each: each.expiries()))  # fmt: skip
+        of=once_there(shown, lambda each: each.expiries()))  # fmt: skip
     read(
         "certificate_last_reload_success",
         "1 if the newest files of one end of TLS are in force, 0 if they are bad.", "key",
-        of=part(lambda each: each.successes()))  # fmt: skip
+        of=once_there(shown, lambda each: each.successes()))  # fmt: skip
     read(
         "tls_handshakes", "Handshakes with callers, by how they ended.", "outcome",
-        of=part(lambda each: each.handshakes()), gauge=False)  # fmt: skip
+        of=once_there(shown, lambda each: each.handshakes()), gauge=False)  # fmt: skip
