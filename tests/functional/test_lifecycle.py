@@ -16,27 +16,22 @@ from proxy.errors import RulesError
 from tests.functional.conftest import World
 from tests.functional.kit import BOOK, SLOTS, Process, event, function
 from tests.functional.wire import (
-    Peer,
     Play,
-    Seen,
     finishes,
     freezes,
     mcp,
     request,
     response,
-    rpc,
+    runs,
+    says,
     text,
     until,
+    waits,
 )
 
 
 def held(go: asyncio.Event) -> Play:
-    async def play(peer: Peer, _: Seen) -> bool:
-        await go.wait()
-        await peer.send(response(b'{"late":true}'))
-        return True
-
-    return play
+    return waits(go, says(response(b'{"late":true}')))
 
 
 async def draining(process: Process) -> None:
@@ -164,12 +159,7 @@ async def test_ctrl_c_ends_it_too(world: World) -> None:
 async def test_a_write_in_flight_at_sigterm_is_delivered_and_answered_once(world: World) -> None:
     go = asyncio.Event()
 
-    async def slow(peer: Peer, seen: Seen) -> bool:
-        await go.wait()
-        await peer.send(rpc(seen, text('{"booked":true}')))
-        return True
-
-    world.mcp.play = mcp(slow)
+    world.mcp.play = mcp(waits(go, runs(text('{"booked":true}'))))
     process = world.process()
     await process.start(world.rules())
     await process.up()

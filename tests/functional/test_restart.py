@@ -21,9 +21,10 @@ from tests.functional.wire import (
     mcp,
     request,
     response,
-    rpc,
+    runs,
     text,
     until,
+    waits,
 )
 
 
@@ -86,12 +87,7 @@ async def test_a_write_under_way_is_waited_for_by_its_twin_at_the_next_process(
     """
     go = asyncio.Event()
 
-    async def slow(peer: Peer, seen: Seen) -> bool:
-        await go.wait()
-        await peer.send(rpc(seen, text('{"booked":true}')))
-        return True
-
-    world.mcp.play = mcp(slow)
+    world.mcp.play = mcp(waits(go, runs(text('{"booked":true}'))))
     await line.start(world.rules())
     old = await line.upped()
     first = await line.connect()
